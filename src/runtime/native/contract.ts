@@ -1,0 +1,89 @@
+/**
+ * The contract between TypeScript and the native runtime library: memory layout of a step table and the calls the library exports.
+ * Holds types and numbers only; it must not load, build or run anything.
+ */
+
+/** Instruction sets with a renderer of their own, widest first. */
+export type Isa = "avx512" | "avx2" | "neon" | "plain";
+
+/** One C file to build: its exported symbols and its text after the ISA's prelude. */
+export interface KernelSource {
+  /** File stem; readable, for example `rmsNorm_linear_768x3072`. */
+  readonly name: string;
+  /** Symbols the file exports, each of the kernel signature below. */
+  readonly symbols: readonly string[];
+  /** Complete C text, prelude included. */
+  readonly text: string;
+}
+
+/**
+ * Kernel signature in C:
+ * `void NAME(char *const *pointers, const int64_t *numbers, int64_t begin, int64_t end, char *scratch)`
+ * Computes units [begin, end). `scratch` is private to the calling thread, 64-byte aligned. Pure: no mutable statics, frames under 16 KB.
+ */
+export const stepLayout = {
+  /** Bytes of one step row; all fields are 64-bit. */
+  bytes: 64,
+  entry: 0,
+  pointers: 8,
+  numbers: 16,
+  units: 24,
+  grain: 32,
+  flags: 40,
+  cycles: 48,
+  reserved: 56,
+} as const;
+
+export const stepFlags = {
+  /** Every thread must have finished the steps before this one. Without it a step may overlap its predecessor. */
+  barrier: 1,
+  /** All units run on the calling thread. */
+  serial: 2,
+} as const;
+
+/** What `run` and `wait` answer. */
+export const runStatus = { done: 0, aborted: 1 } as const;
+
+export interface NativeBuffer {
+  /** Address, 64-byte aligned; below 2^53, so a number holds it. */
+  readonly address: number;
+  readonly bytes: number;
+  /** The memory itself, not a copy. Invalid after `free`. */
+  readonly view: ArrayBuffer;
+  free(): void;
+}
+
+export interface RunOptions {
+  /** Threads that take part, 1 to `maximumThreads`. */
+  readonly threads: number;
+  /** Address of an int32 abort word, polled between steps; 0 for none. Non-zero value = stop, answer `aborted`. */
+  readonly abortWord: number;
+  /** Bytes of scratch each thread needs. */
+  readonly scratchBytes: number;
+  /** Record cycles per step (thread 0, start to end including its wait). */
+  readonly profile: boolean;
+}
+
+/** The loaded runtime library. One per process; never unloaded. */
+export interface NativeLibrary {
+  readonly isa: Isa;
+  /** One line for reports: path and version of the compiler, or how the library came without one. */
+  readonly compiler: string;
+  readonly maximumThreads: number;
+  /** 64-byte aligned, zeroed; `huge` asks for transparent huge pages (weights, arenas over 2 MiB). Throws when memory is out. */
+  allocate(bytes: number, options?: { readonly huge?: boolean }): NativeBuffer;
+  /** Builds (or takes from the artifact cache) and loads; resolves to the address of each symbol. At most two compilers at once. */
+  build(sources: readonly KernelSource[]): Promise<Map<string, number>>;
+  /** The same, blocking: for reads inside a trace. */
+  buildSync(sources: readonly KernelSource[]): Map<string, number>;
+  /** Runs `count` steps at `table` on the calling thread (plus workers); returns a `runStatus`. One foreign call. */
+  run(table: number, count: number, options: RunOptions): number;
+  /** Queues the same to the dispatcher thread and resolves with its `runStatus`; the event loop stays free. */
+  submit(table: number, count: number, options: RunOptions): Promise<number>;
+  /** Packs a row-major f32 matrix [rows][depth] into column panels: panel p holds rows 48p .. 48p+47 as [depth][48], missing rows zero. */
+  packPanels(source: number, rowStride: number, rows: number, depth: number, target: number): void;
+  /** target[m][n] = f32( sum_k f64(a[m][k]) * f64(b[k][n]) ), sums in f64, k ascending; all row-major f32, multi-threaded. */
+  multiplyF64(a: number, b: number, target: number, m: number, k: number, n: number): void;
+  /** Counters since load. */
+  readonly counters: { compiled: number; cacheHits: number; cacheRebuilds: number; runCalls: number; submitCalls: number; waits: number };
+}
