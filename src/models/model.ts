@@ -1,0 +1,75 @@
+/**
+ * What every model family offers to the forecast layer: series in, values out, in the series' own units.
+ * Knows nothing of files, devices or graphs.
+ */
+
+/** One series of V variates that may attend to each other. Batch and variate are different axes: unrelated series are separate entries. */
+export interface ModelSeries {
+  /** [V][L] raw values, oldest first; all variates of a series have equal length. Unobserved values may be anything, NaN included. */
+  readonly values: readonly Float32Array[];
+  /** [V][L] 1 = observed. Absent: all observed. */
+  readonly mask?: readonly Uint8Array[];
+  /** [V] group ids: variates attend to each other only when equal. Absent: one group. */
+  readonly groups?: Int32Array;
+  /** [E][horizon] known future of the last E variates (exogenous). */
+  readonly knownFuture?: readonly Float32Array[];
+  /** Random stream of this series: a hash of its id, 0 for a series without one. */
+  readonly stream: number;
+}
+
+export interface ModelRequest {
+  readonly series: readonly ModelSeries[];
+  /** Steps to forecast, > 0. */
+  readonly horizon: number;
+  /** Sample paths per series; 0 = deterministic decode (no quantiles where the model has no native ones). */
+  readonly samples: number;
+  readonly seed: number;
+  readonly signal?: AbortSignal;
+  /** Called after each decode step with steps done and steps in all. */
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/** Answers own their memory: they stay valid after later calls and after `dispose`. */
+export interface ModelSeriesAnswer {
+  /** [V][horizon] */
+  readonly mean: readonly Float32Array[];
+  /** [V][samples * horizon], path-major; present when samples > 0 and the model draws paths. */
+  readonly paths?: readonly Float32Array[];
+  /** Native quantiles, [V][levels * horizon], level-major. */
+  readonly quantiles?: { readonly levels: readonly number[]; readonly values: readonly Float32Array[] };
+}
+
+/** Counters of one model since it was loaded; the forecast layer adds its own times. */
+export interface ModelReport {
+  readonly device: string;
+  readonly mode: string;
+  readonly kvCache: string;
+  readonly threads: number;
+  readonly compiles: number;
+  readonly recompiles: number;
+  readonly graphBreaks: number;
+  readonly fallbacks: number;
+  readonly capturedSteps: number;
+  readonly steps: number;
+  readonly foreignCallsPerStep: number;
+  readonly waits: number;
+  readonly milliseconds: { readonly compile: number };
+  readonly peakBytes: number;
+  /** How `mean` was made, for example "sample mean" or "mixture mean". */
+  readonly meanKind: string;
+}
+
+export interface ForecastModel {
+  readonly family: string;
+  readonly name: string;
+  /** Longest context in steps that never recompiles. */
+  readonly maximumContext: number;
+  /** Horizon bound in steps. */
+  readonly maximumHorizon: number;
+  /** Samples used when the caller names none. */
+  readonly defaultSamples: number;
+  predict(request: ModelRequest): Promise<readonly ModelSeriesAnswer[]>;
+  report(): ModelReport;
+  /** Frees device memory; a second call does nothing. During a predict it aborts that first. */
+  dispose(): void;
+}
