@@ -1,0 +1,181 @@
+/**
+ * The answer of a predict call: one entry per (series, variate) with mean, quantiles, paths and stamps, and the run's report.
+ * Plain data and arithmetic on it; knows nothing of models, devices or files. Owns all its memory.
+ */
+import type { ModelSeriesAnswer } from "../models/model.js";
+import type { Timestamp } from "./calendar.js";
+import { InputError } from "./errors.js";
+import { quantileOfKnots, quantileOfPaths } from "./quantiles.js";
+
+/** What a run cost and how it ran; the counters cover one predict call, or a forecaster's life in `Forecaster.report()`. */
+export interface ForecastReport {
+  readonly device: string;
+  readonly mode: string;
+  readonly kvCache: string;
+  readonly threads: number;
+  readonly compiles: number;
+  readonly recompiles: number;
+  readonly graphBreaks: number;
+  readonly fallbacks: number;
+  readonly capturedSteps: number;
+  readonly steps: number;
+  /** Calls into the device that run kernels, per decode step. */
+  readonly foreignCallsPerStep: number;
+  /** Hand-overs off the event loop. */
+  readonly waits: number;
+  /** Wall time: loading the model, compiling, the first predict, and predicting in all. */
+  readonly milliseconds: { readonly load: number; readonly compile: number; readonly first: number; readonly total: number };
+  readonly peakBytes: number;
+  readonly meanKind: string;
+}
+
+export interface SeriesForecastJson {
+  id: string;
+  variate: string;
+  timestamps: Timestamp[];
+  mean: number[];
+  quantiles: Record<string, number[]>;
+  paths?: number[][];
+}
+
+export interface ForecastJson {
+  series: SeriesForecastJson[];
+  report?: ForecastReport;
+}
+
+/** Forecast of one variate of one series. */
+export class SeriesForecast {
+  readonly id: string;
+  readonly variate: string;
+  /** [horizon] */
+  readonly timestamps: readonly Timestamp[];
+  /** [horizon] float32, in the series' units; how it was made: `report.meanKind`. */
+  readonly mean: Float32Array;
+  /** [samples][horizon] float32; undefined when no paths were drawn. */
+  readonly paths: readonly Float32Array[] | undefined;
+  readonly #drawn: Float32Array | undefined;
+  readonly #knots: { levels: readonly number[]; values: Float32Array } | undefined;
+  readonly #known = new Map<number, Float64Array>();
+
+  constructor(id: string, variate: string, timestamps: readonly Timestamp[], answer: ModelSeriesAnswer, row: number) {
+    this.id = id;
+    this.variate = variate;
+    this.timestamps = timestamps;
+    const mean = answer.mean[row];
+    if (mean === undefined) throw new Error(`the model answered ${answer.mean.length} variates, variate ${row} is missing`);
+    this.mean = mean;
+    this.#drawn = answer.paths?.[row];
+    const horizon = timestamps.length;
+    const drawn = this.#drawn;
+    this.paths =
+      drawn === undefined
+        ? undefined
+        : Array.from({ length: drawn.length / horizon }, (_, path) => drawn.subarray(path * horizon, (path + 1) * horizon));
+    const knotValues = answer.quantiles?.values[row];
+    this.#knots = answer.quantiles === undefined || knotValues === undefined ? undefined : { levels: answer.quantiles.levels, values: knotValues };
+  }
+
+  get horizon(): number {
+    return this.timestamps.length;
+  }
+
+  /** Whether this forecast can state quantiles at all: it has paths or native quantiles. */
+  get hasQuantiles(): boolean {
+    return this.#drawn !== undefined || this.#knots !== undefined;
+  }
+
+  /**
+   * [horizon] float64 quantile at `level`: native quantiles, linear between the model's knots; otherwise the sample quantile
+   * (linear between order statistics, type 7). Throws InputError for a level outside 0 to 1, outside the model's knots, or after a mean decode.
+   */
+  quantile(level: number): Float64Array {
+    if (!(level > 0 && level < 1)) throw new InputError(`quantile ${level} must lie strictly between 0 and 1`, "bad-quantile");
+    const known = this.#known.get(level);
+    if (known !== undefined) return known;
+    let values: Float64Array;
+    if (this.#knots !== undefined) values = quantileOfKnots(this.#knots.levels, this.#knots.values, this.horizon, level);
+    else if (this.#drawn !== undefined) values = quantileOfPaths(this.#drawn, this.horizon, level);
+    else {
+      throw new InputError("a mean decode (samples: 0) of this model has no quantiles: ask for samples, for example samples: 256", "no-quantiles");
+    }
+    this.#known.set(level, values);
+    return values;
+  }
+
+  toJSON(levels: readonly number[] = [], withPaths = false): SeriesForecastJson {
+    const quantiles: Record<string, number[]> = {};
+    for (const level of this.hasQuantiles ? levels : []) quantiles[String(level)] = Array.from(this.quantile(level));
+    return {
+      id: this.id,
+      variate: this.variate,
+      timestamps: [...this.timestamps],
+      mean: Array.from(this.mean),
+      quantiles,
+      ...(withPaths && this.paths !== undefined ? { paths: this.paths.map((path) => Array.from(path)) } : {}),
+    };
+  }
+}
+
+export interface ForecastShape {
+  readonly quantiles: readonly number[];
+  readonly paths: boolean;
+  readonly report: boolean;
+}
+
+/**
+ * All series of one predict call, in the order given; iterable. The shortcuts `mean`, `paths`, `timestamps` and `quantile` serve the
+ * common case of one series with one variate and throw InputError otherwise: use `series[i]` then.
+ */
+export class Forecast implements Iterable<SeriesForecast> {
+  readonly #shape: ForecastShape;
+
+  constructor(
+    /** One entry per (id, variate). */
+    readonly series: readonly SeriesForecast[],
+    readonly report: ForecastReport,
+    /** Things a person should know, one sentence each; empty when all is well. */
+    readonly warnings: readonly string[],
+    shape: ForecastShape,
+  ) {
+    this.#shape = shape;
+  }
+
+  /** Levels asked for; those that `toJSON` states. */
+  get quantiles(): readonly number[] {
+    return this.#shape.quantiles;
+  }
+
+  get mean(): Float32Array {
+    return this.#only("mean").mean;
+  }
+
+  get paths(): readonly Float32Array[] | undefined {
+    return this.#only("paths").paths;
+  }
+
+  get timestamps(): readonly Timestamp[] {
+    return this.#only("timestamps").timestamps;
+  }
+
+  quantile(level: number): Float64Array {
+    return this.#only("quantile").quantile(level);
+  }
+
+  [Symbol.iterator](): Iterator<SeriesForecast> {
+    return this.series[Symbol.iterator]();
+  }
+
+  /** Key order and number text are fixed: without the report, equal inputs give equal bytes of `JSON.stringify`. */
+  toJSON(): ForecastJson {
+    const { quantiles, paths, report } = this.#shape;
+    return { series: this.series.map((entry) => entry.toJSON(quantiles, paths)), ...(report ? { report: this.report } : {}) };
+  }
+
+  #only(name: string): SeriesForecast {
+    const entry = this.series[0];
+    if (entry === undefined || this.series.length > 1) {
+      throw new InputError(`this forecast holds ${this.series.length} series: read forecast.series[i].${name}`, "several-series");
+    }
+    return entry;
+  }
+}

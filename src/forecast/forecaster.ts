@@ -1,0 +1,174 @@
+/**
+ * Forecaster: a loaded model and the way to ask it. Checks input before any work, batches series, keeps counters, frees memory.
+ * Knows the model contract only: nothing of families, devices or graphs, and nothing of files beyond a model's reference.
+ */
+import type { ForecastModel, ModelReport, ModelSeriesAnswer } from "../models/model.js";
+import { InputError } from "./errors.js";
+import { Forecast, SeriesForecast, type ForecastReport } from "./forecast.js";
+import { checkOptions, DEFAULT_HORIZON, type CheckedOptions, type PredictOptions } from "./options.js";
+import { reportBetween } from "./report.js";
+import { checkSeries, prepareSeries, type CheckedSeries, type PreparedSeries, type SeriesInput } from "./series.js";
+
+/** Rows (series x paths) that one call of a model takes; larger requests are split, with the same bits. */
+const MAXIMUM_ROWS = 4096;
+
+export class Forecaster {
+  readonly #model: ForecastModel;
+  readonly #loadMilliseconds: number;
+  #lastReport: ModelReport | undefined;
+  #firstMilliseconds: number | undefined;
+  #totalMilliseconds = 0;
+  /** One predict at a time: the machine has one parallel region, and counters then belong to one call. */
+  #queue: Promise<unknown> = Promise.resolve();
+  #disposed = false;
+
+  private constructor(model: ForecastModel, loadMilliseconds: number) {
+    this.#model = model;
+    this.#loadMilliseconds = loadMilliseconds;
+  }
+
+  /** Wraps a model that is already loaded; the forecaster owns it from now on. For tests and tools. */
+  static fromModel(model: ForecastModel, loadMilliseconds = 0): Forecaster {
+    return new Forecaster(model, loadMilliseconds);
+  }
+
+  /** Family of the model, such as "toto1". */
+  get family(): string {
+    return this.#model.family;
+  }
+
+  get name(): string {
+    return this.#model.name;
+  }
+
+  /** Longest context in steps that never recompiles; longer histories are cut to it unless `context` asks for more. */
+  get maximumContext(): number {
+    return this.#model.maximumContext;
+  }
+
+  /**
+   * Forecasts one or many series of any lengths. Rejects with InputError before any work when something is wrong with the request, and
+   * with the signal's reason when aborted. Calls on one forecaster run one after another; the event loop stays free.
+   */
+  async predict(series: SeriesInput | readonly SeriesInput[], options: PredictOptions = {}): Promise<Forecast> {
+    this.#assertLoaded();
+    const checked = checkOptions(options);
+    checked.signal?.throwIfAborted();
+    const list = Array.isArray(series) ? (series as readonly SeriesInput[]) : [series as SeriesInput];
+    if (list.length === 0) throw new InputError("no series: give at least one", "empty-series");
+    const checkedSeries = list.map((entry, index) => checkSeries(entry, index));
+    const horizon = this.#horizon(checked, checkedSeries);
+    const context = checked.context ?? this.#model.maximumContext;
+    const samples = checked.samples ?? this.#model.defaultSamples;
+    const prepared = checkedSeries.map((entry) => prepareSeries(entry, horizon, context));
+    const turn = this.#queue.then(() => this.#run(prepared, horizon, samples, checked));
+    this.#queue = turn.catch(() => undefined);
+    return turn;
+  }
+
+  /** The same fields as a forecast's report, accumulated since loading. */
+  report(): ForecastReport {
+    return reportBetween(undefined, this.#lastReport ?? this.#model.report(), {
+      load: this.#loadMilliseconds,
+      first: this.#firstMilliseconds ?? 0,
+      total: this.#totalMilliseconds,
+    });
+  }
+
+  /** Frees the model; a running predict is aborted first. A second call does nothing. Forecasts already returned stay valid. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#lastReport = this.#model.report();
+    this.#model.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.dispose();
+    await this.#queue;
+  }
+
+  #assertLoaded(): void {
+    if (this.#disposed) throw new InputError("this forecaster was disposed: load it again", "disposed");
+  }
+
+  #horizon(options: CheckedOptions, series: readonly CheckedSeries[]): number {
+    const horizon = options.horizon ?? defaultHorizon(series);
+    if (horizon > this.#model.maximumHorizon) {
+      throw new InputError(`horizon ${horizon} is more than ${this.#model.name} takes: at most ${this.#model.maximumHorizon} steps`, "horizon-too-large");
+    }
+    return horizon;
+  }
+
+  async #run(prepared: readonly PreparedSeries[], horizon: number, samples: number, options: CheckedOptions): Promise<Forecast> {
+    this.#assertLoaded();
+    options.signal?.throwIfAborted();
+    const before = this.#lastReport;
+    const started = performance.now();
+    const answers: ModelSeriesAnswer[] = [];
+    const chunks = splitRows(prepared, samples);
+    try {
+      for (const [index, chunk] of chunks.entries()) {
+        options.signal?.throwIfAborted();
+        const chunkAnswers = await this.#model.predict({
+          series: chunk.map((entry) => entry.model),
+          horizon,
+          samples,
+          seed: options.seed,
+          ...(options.signal === undefined ? {} : { signal: options.signal }),
+          // Chunks may differ in steps; a share of the whole per chunk keeps `done / total` rising to 1.
+          onProgress: (done, total) => options.onProgress?.({ done: index * total + done, total: chunks.length * total }),
+        });
+        answers.push(...chunkAnswers);
+      }
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      this.#assertLoaded();
+      throw error;
+    }
+    const elapsed = performance.now() - started;
+    this.#firstMilliseconds ??= elapsed;
+    this.#totalMilliseconds += elapsed;
+    const after = this.#disposed ? (this.#lastReport ?? this.#model.report()) : this.#model.report();
+    this.#lastReport = after;
+    const report = reportBetween(before, after, { load: this.#loadMilliseconds, first: this.#firstMilliseconds, total: elapsed });
+    const entries = prepared.flatMap((entry, index) => {
+      const answer = answers[index];
+      if (answer === undefined) throw new Error(`the model answered ${answers.length} of ${prepared.length} series`);
+      return entry.variates.map((variate, row) => new SeriesForecast(entry.id, variate, entry.timestamps, answer, row));
+    });
+    checkQuantiles(entries, options);
+    return new Forecast(entries, report, prepared.flatMap((entry) => entry.warnings), {
+      quantiles: options.quantiles,
+      paths: options.paths,
+      report: options.report,
+    });
+  }
+}
+
+/** One seasonal period of the series' frequency; series that disagree need an explicit horizon. */
+function defaultHorizon(series: readonly CheckedSeries[]): number {
+  const periods = new Set(series.map((entry) => entry.calendar.seasonality ?? DEFAULT_HORIZON));
+  if (periods.size > 1) {
+    throw new InputError(`the series have different seasonal periods (${[...periods].join(", ")} steps): give a horizon`, "horizon-needed");
+  }
+  return [...periods][0] ?? DEFAULT_HORIZON;
+}
+
+function splitRows(prepared: readonly PreparedSeries[], samples: number): PreparedSeries[][] {
+  const perChunk = Math.max(1, Math.floor(MAXIMUM_ROWS / Math.max(1, samples)));
+  const chunks: PreparedSeries[][] = [];
+  for (let start = 0; start < prepared.length; start += perChunk) chunks.push(prepared.slice(start, start + perChunk));
+  return chunks;
+}
+
+/** A level that cannot be stated fails the call, not the later reading of it. Default levels are left out after a mean decode. */
+function checkQuantiles(entries: readonly SeriesForecast[], options: CheckedOptions): void {
+  const entry = entries[0];
+  if (entry === undefined || (!entry.hasQuantiles && !options.quantilesAsked)) return;
+  for (const level of options.quantiles) entry.quantile(level);
+}

@@ -1,0 +1,249 @@
+/**
+ * Series as callers give them, checked and turned into what models take.
+ * Knows the input forms and their mistakes; nothing of models' insides, files or devices.
+ */
+import type { ModelSeries } from "../models/model.js";
+import { planCalendar, type CalendarPlan, type Timestamp } from "./calendar.js";
+import { InputError } from "./errors.js";
+import { seriesStream } from "./stream.js";
+
+/** Numbers of one variate, oldest first; NaN or null = missing. */
+export type Values = ArrayLike<number | null>;
+
+/** One series: either one variate, or several that may attend to each other. Unrelated series are separate entries of `predict`. */
+export interface SeriesInput {
+  /** [L] one variate, or [V][L] variates of one joint series. Give this or `columns`. */
+  values?: Values | readonly Values[];
+  /** Named variates of one joint series, each [L]. */
+  columns?: Readonly<Record<string, Values>>;
+  /** [L] ISO 8601 text or Date, ascending. Absent: steps are counted from 0. */
+  timestamps?: readonly (string | Date)[];
+  /** Calendar step such as "1h", "15min", "D", "MS". Absent: found from the timestamps. */
+  frequency?: string;
+  /** Name in the answer, and the random stream: equal ids draw equal numbers. */
+  id?: string;
+  /** [L] or [V][L], 1 or true = observed. Absent: every finite value counts as observed. */
+  mask?: ArrayLike<number | boolean> | readonly ArrayLike<number | boolean>[];
+  /** [V] variates attend to each other only where these are equal. Absent: all together. */
+  ids?: ArrayLike<number>;
+  /** [E][context + horizon] covariates known ahead. */
+  knownCovariates?: readonly Values[] | Readonly<Record<string, Values>>;
+  /** [E][context] covariates known up to now. */
+  pastCovariates?: readonly Values[] | Readonly<Record<string, Values>>;
+}
+
+/** A series ready for a model, with what the answer needs to name it. */
+export interface PreparedSeries {
+  readonly id: string;
+  /** Names of the target variates; the first `variates.length` rows of `model.values`. */
+  readonly variates: readonly string[];
+  readonly model: ModelSeries;
+  /** [horizon] stamps of the forecast. */
+  readonly timestamps: readonly Timestamp[];
+  readonly warnings: readonly string[];
+}
+
+/** A checked series before horizon and context are known. */
+export interface CheckedSeries {
+  readonly input: SeriesInput;
+  readonly label: string;
+  readonly id: string;
+  readonly names: readonly string[];
+  readonly rows: readonly Values[];
+  readonly length: number;
+  readonly calendar: CalendarPlan;
+}
+
+const FIELDS = ["values", "columns", "timestamps", "frequency", "id", "mask", "ids", "knownCovariates", "pastCovariates"];
+
+/** Checks the form of one series. `index` is its place in the call, for messages. Throws InputError. */
+export function checkSeries(input: SeriesInput, index: number): CheckedSeries {
+  if (typeof input !== "object" || input === null || isNumbers(input)) {
+    throw new InputError(
+      `series ${index} is not an object: give {values: [...]} or {columns: {name: [...]}}, or a list of such objects`,
+      "bad-series",
+    );
+  }
+  const label = input.id === undefined ? `series ${index}` : `series "${input.id}"`;
+  for (const field of Object.keys(input)) {
+    if (!FIELDS.includes(field)) throw new InputError(`${label} has an unknown field "${field}": known are ${FIELDS.join(", ")}`, "bad-series");
+  }
+  if (input.id !== undefined && typeof input.id !== "string") throw new InputError(`${label}: id must be text`, "bad-series");
+  if ((input.values === undefined) === (input.columns === undefined)) {
+    const found = input.values === undefined ? "neither" : "both";
+    throw new InputError(`${label} must have either values or columns; it has ${found}`, "bad-series");
+  }
+  const { names, rows } = input.columns === undefined ? valueRows(input.values, label) : namedRows(input.columns);
+  const length = rows[0]?.length ?? 0;
+  if (rows.length === 0 || length === 0) throw new InputError(`${label} is empty: at least one value is needed`, "empty-series");
+  rows.forEach((row, variate) => {
+    if (row.length !== length) {
+      throw new InputError(
+        `${label}: variate "${names[variate]}" has ${row.length} values, "${names[0]}" has ${length}; variates of one series have equal length` +
+          ` (unrelated series go in as separate entries)`,
+        "ragged-variates",
+      );
+    }
+  });
+  if (input.timestamps !== undefined && input.timestamps.length !== length) {
+    throw new InputError(`${label} has ${length} values and ${input.timestamps.length} timestamps: give one timestamp per value`, "bad-timestamps");
+  }
+  return { input, label, id: input.id ?? String(index), names, rows, length, calendar: planCalendar(input.timestamps, input.frequency, length, label) };
+}
+
+/** Cuts to the context, converts to float32, builds masks and future stamps. Throws InputError. */
+export function prepareSeries(series: CheckedSeries, horizon: number, context: number): PreparedSeries {
+  const { input, label, rows, names, length } = series;
+  const start = Math.max(0, length - context);
+  const past = covariateRows(input.pastCovariates, label, "pastCovariates", length, `the ${length} steps of the series`);
+  const known = covariateRows(
+    input.knownCovariates,
+    label,
+    "knownCovariates",
+    length + horizon,
+    `the ${length} steps of the series plus the horizon of ${horizon}`,
+  );
+  const all = [...rows, ...past.rows, ...known.rows];
+  const allNames = [...names, ...past.names, ...known.names];
+  const values = all.map((row, variate) => toFloat32(row, start, length, `${label}, "${allNames[variate]}"`));
+  const mask = buildMask(input, values, rows.length, start, length, label);
+  const warnings: string[] = [];
+  for (let variate = 0; variate < rows.length; variate += 1) {
+    const observed = countOnes(mask[variate]);
+    if (observed === 0) {
+      const where = start > 0 ? `the last ${length - start} values` : "every value";
+      throw new InputError(`${label}: ${where} of "${names[variate]}" are missing (NaN or masked): at least one observed value is needed`, "all-missing");
+    }
+    if (observed === 1) warnings.push(`${label}: "${names[variate]}" has one observed value; the forecast can only continue its level`);
+  }
+  const knownFuture = known.rows.map((row, index) => {
+    const future = toFloat32(row, length, length + horizon, `${label}, "${known.names[index]}"`);
+    const gap = future.findIndex((value) => Number.isNaN(value));
+    if (gap >= 0) {
+      throw new InputError(`${label}: known covariate "${known.names[index]}" is missing at future step ${gap}: its future must be complete`, "missing-covariate");
+    }
+    return future;
+  });
+  const anyMissing = mask.some((row) => row.includes(0));
+  const model: ModelSeries = {
+    values,
+    stream: seriesStream(input.id),
+    ...(anyMissing ? { mask } : {}),
+    ...(input.ids === undefined ? {} : { groups: groupIds(input.ids, rows.length, all.length, label) }),
+    ...(knownFuture.length === 0 ? {} : { knownFuture }),
+  };
+  return { id: series.id, variates: names, model, timestamps: series.calendar.future(horizon), warnings };
+}
+
+function isNumbers(value: unknown): boolean {
+  return Array.isArray(value) || ArrayBuffer.isView(value);
+}
+
+function valueRows(values: SeriesInput["values"], label: string): { names: string[]; rows: Values[] } {
+  if (values === undefined || !isNumbers(values)) {
+    throw new InputError(`${label}: values must be a list of numbers [L] or a list of such lists [V][L]`, "bad-series");
+  }
+  const nested = values.length > 0 && isNumbers(values[0]);
+  const rows = nested ? Array.from(values as readonly Values[]) : [values as Values];
+  rows.forEach((row, variate) => {
+    if (!isNumbers(row)) throw new InputError(`${label}: variate ${variate} is not a list of numbers`, "bad-series");
+  });
+  return { rows, names: rows.length === 1 ? ["value"] : rows.map((_, variate) => String(variate)) };
+}
+
+function namedRows(columns: Readonly<Record<string, Values>>): { names: string[]; rows: Values[] } {
+  const names = Object.keys(columns);
+  const rows = names.map((name) => {
+    const row = columns[name];
+    if (row === undefined || !isNumbers(row)) throw new InputError(`column "${name}" is not a list of numbers`, "bad-series");
+    return row;
+  });
+  return { names, rows };
+}
+
+function covariateRows(
+  covariates: SeriesInput["knownCovariates"],
+  label: string,
+  field: string,
+  expected: number,
+  meaning: string,
+): { names: string[]; rows: Values[] } {
+  if (covariates === undefined) return { names: [], rows: [] };
+  const { names, rows } = isNumbers(covariates)
+    ? { rows: Array.from(covariates as readonly Values[]), names: (covariates as readonly Values[]).map((_, index) => `${field}[${index}]`) }
+    : namedRows(covariates as Readonly<Record<string, Values>>);
+  rows.forEach((row, index) => {
+    if (!isNumbers(row)) throw new InputError(`${label}: ${field} must be lists of numbers, one per covariate`, "bad-series");
+    if (row.length !== expected) {
+      throw new InputError(
+        `${label}: ${field} "${names[index]}" has ${row.length} values, expected ${expected}: ${meaning}`,
+        "bad-covariate-length",
+      );
+    }
+  });
+  return { names, rows };
+}
+
+function toFloat32(row: Values, start: number, end: number, where: string): Float32Array {
+  const result = new Float32Array(end - start);
+  for (let step = start; step < end; step += 1) {
+    const value = row[step];
+    if (value === null || value === undefined) result[step - start] = Number.NaN;
+    else if (typeof value !== "number") {
+      throw new InputError(`${where}: value ${step} is ${JSON.stringify(value)}, expected a number (NaN or null = missing)`, "not-a-number");
+    } else {
+      const single = Math.fround(value);
+      if (single === Infinity || single === -Infinity) {
+        throw new InputError(`${where}: value ${step} is ${value}, beyond the range of float32; use NaN for a missing value`, "infinite-value");
+      }
+      result[step - start] = single;
+    }
+  }
+  return result;
+}
+
+function buildMask(
+  input: SeriesInput,
+  values: readonly Float32Array[],
+  targets: number,
+  start: number,
+  length: number,
+  label: string,
+): Uint8Array[] {
+  const given = input.mask;
+  const rows = given === undefined ? [] : isNumbers(given[0]) ? (given as readonly ArrayLike<number | boolean>[]) : [given as ArrayLike<number | boolean>];
+  if (given !== undefined && rows.length !== targets && rows.length !== 1) {
+    throw new InputError(`${label}: mask has ${rows.length} rows, the series has ${targets} variates`, "bad-mask");
+  }
+  return values.map((row, variate) => {
+    const maskRow = variate < targets ? (rows[variate] ?? rows[0]) : undefined;
+    if (maskRow !== undefined && maskRow.length !== length) {
+      throw new InputError(`${label}: mask has ${maskRow.length} entries for ${length} values: give one per value`, "bad-mask");
+    }
+    const result = new Uint8Array(row.length);
+    for (let step = 0; step < row.length; step += 1) {
+      const allowed = maskRow === undefined || Number(maskRow[start + step] ?? 0) !== 0;
+      result[step] = allowed && !Number.isNaN(row[step] ?? Number.NaN) ? 1 : 0;
+    }
+    return result;
+  });
+}
+
+function groupIds(ids: ArrayLike<number>, targets: number, all: number, label: string): Int32Array {
+  if (ids.length !== targets && ids.length !== all) {
+    throw new InputError(`${label}: ids has ${ids.length} entries, expected one per variate: ${targets}${all > targets ? ` (or ${all} with covariates)` : ""}`, "bad-ids");
+  }
+  const groups = Int32Array.from(ids);
+  for (let variate = 0; variate < ids.length; variate += 1) {
+    if (groups[variate] !== ids[variate]) throw new InputError(`${label}: ids must be 32-bit whole numbers; got ${ids[variate]}`, "bad-ids");
+  }
+  if (ids.length === all) return groups;
+  if (groups.some((group) => group !== groups[0])) {
+    throw new InputError(`${label}: with several groups, say which group each covariate belongs to: give ids for all ${all} rows`, "bad-ids");
+  }
+  return new Int32Array(all).fill(groups[0] ?? 0);
+}
+
+function countOnes(row: Uint8Array | undefined): number {
+  return row === undefined ? 0 : row.reduce((sum, value) => sum + value, 0);
+}
