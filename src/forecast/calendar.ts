@@ -21,6 +21,6 @@ export function planCalendar(
   label: string,
 ): CalendarPlan {
   void frequency;
-  if (timestamps !== undefined && timestamps.length > 1) throw new InputError(`${label}: timestamps are not supported yet`, "later");
+  if (timestamps !== undefined && timestamps.length > 1) throw new InputError("later", `${label}: timestamps are not supported yet`);
   return { seasonality: undefined, future: (horizon) => Array.from({ length: horizon }, (_, step) => length + step) };
 }

@@ -1,14 +1,4 @@
 /**
- * The one error class of bad input, as the forecast layer sees it.
- * Holds nothing of its own and must not know where an error is shown.
+ * The error class of bad input, named once for the forecast layer and everything above it, which may not look inside models.
  */
-export class InputError extends Error {
-  override readonly name = "InputError";
-  constructor(
-    message: string,
-    /** Stable, kebab-case; scripts may branch on it. */
-    readonly code: string,
-  ) {
-    super(message);
-  }
-}
+export { InputError } from "../models/input-error.js";

@@ -72,7 +72,8 @@ export class SeriesForecast {
         ? undefined
         : Array.from({ length: drawn.length / horizon }, (_, path) => drawn.subarray(path * horizon, (path + 1) * horizon));
     const knotValues = answer.quantiles?.values[row];
-    this.#knots = answer.quantiles === undefined || knotValues === undefined ? undefined : { levels: answer.quantiles.levels, values: knotValues };
+    this.#knots =
+      answer.quantiles === undefined || knotValues === undefined ? undefined : { levels: answer.quantiles.levels, values: knotValues };
   }
 
   get horizon(): number {
@@ -89,14 +90,17 @@ export class SeriesForecast {
    * (linear between order statistics, type 7). Throws InputError for a level outside 0 to 1, outside the model's knots, or after a mean decode.
    */
   quantile(level: number): Float64Array {
-    if (!(level > 0 && level < 1)) throw new InputError(`quantile ${level} must lie strictly between 0 and 1`, "bad-quantile");
+    if (!(level > 0 && level < 1)) throw new InputError("bad-quantile", `quantile ${level} must lie strictly between 0 and 1`);
     const known = this.#known.get(level);
     if (known !== undefined) return known;
     let values: Float64Array;
     if (this.#knots !== undefined) values = quantileOfKnots(this.#knots.levels, this.#knots.values, this.horizon, level);
     else if (this.#drawn !== undefined) values = quantileOfPaths(this.#drawn, this.horizon, level);
     else {
-      throw new InputError("a mean decode (samples: 0) of this model has no quantiles: ask for samples, for example samples: 256", "no-quantiles");
+      throw new InputError(
+        "no-quantiles",
+        "a mean decode (samples: 0) of this model has no quantiles: ask for samples, for example samples: 256",
+      );
     }
     this.#known.set(level, values);
     return values;
@@ -174,7 +178,7 @@ export class Forecast implements Iterable<SeriesForecast> {
   #only(name: string): SeriesForecast {
     const entry = this.series[0];
     if (entry === undefined || this.series.length > 1) {
-      throw new InputError(`this forecast holds ${this.series.length} series: read forecast.series[i].${name}`, "several-series");
+      throw new InputError("several-series", `this forecast holds ${this.series.length} series: read forecast.series[i].${name}`);
     }
     return entry;
   }

@@ -55,7 +55,7 @@ export class Forecaster {
     const checked = checkOptions(options);
     checked.signal?.throwIfAborted();
     const list = Array.isArray(series) ? (series as readonly SeriesInput[]) : [series as SeriesInput];
-    if (list.length === 0) throw new InputError("no series: give at least one", "empty-series");
+    if (list.length === 0) throw new InputError("empty-series", "no series: give at least one");
     const checkedSeries = list.map((entry, index) => checkSeries(entry, index));
     const horizon = this.#horizon(checked, checkedSeries);
     const context = checked.context ?? this.#model.maximumContext;
@@ -93,13 +93,16 @@ export class Forecaster {
   }
 
   #assertLoaded(): void {
-    if (this.#disposed) throw new InputError("this forecaster was disposed: load it again", "disposed");
+    if (this.#disposed) throw new InputError("disposed", "this forecaster was disposed: load it again");
   }
 
   #horizon(options: CheckedOptions, series: readonly CheckedSeries[]): number {
     const horizon = options.horizon ?? defaultHorizon(series);
     if (horizon > this.#model.maximumHorizon) {
-      throw new InputError(`horizon ${horizon} is more than ${this.#model.name} takes: at most ${this.#model.maximumHorizon} steps`, "horizon-too-large");
+      throw new InputError(
+        "horizon-too-large",
+        `horizon ${horizon} is more than ${this.#model.name} takes: at most ${this.#model.maximumHorizon} steps`,
+      );
     }
     return horizon;
   }
@@ -142,11 +145,16 @@ export class Forecaster {
       return entry.variates.map((variate, row) => new SeriesForecast(entry.id, variate, entry.timestamps, answer, row));
     });
     checkQuantiles(entries, options);
-    return new Forecast(entries, report, prepared.flatMap((entry) => entry.warnings), {
-      quantiles: options.quantiles,
-      paths: options.paths,
-      report: options.report,
-    });
+    return new Forecast(
+      entries,
+      report,
+      prepared.flatMap((entry) => entry.warnings),
+      {
+        quantiles: options.quantiles,
+        paths: options.paths,
+        report: options.report,
+      },
+    );
   }
 }
 
@@ -154,7 +162,7 @@ export class Forecaster {
 function defaultHorizon(series: readonly CheckedSeries[]): number {
   const periods = new Set(series.map((entry) => entry.calendar.seasonality ?? DEFAULT_HORIZON));
   if (periods.size > 1) {
-    throw new InputError(`the series have different seasonal periods (${[...periods].join(", ")} steps): give a horizon`, "horizon-needed");
+    throw new InputError("horizon-needed", `the series have different seasonal periods (${[...periods].join(", ")} steps): give a horizon`);
   }
   return [...periods][0] ?? DEFAULT_HORIZON;
 }

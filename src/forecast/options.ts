@@ -120,14 +120,14 @@ export function checkOptions(options: PredictOptions): CheckedOptions {
     if (value === undefined) continue;
     const name = OPTION_ALIASES[spelling] ?? spelling;
     if (name in named && named[name] !== value) {
-      throw new InputError(`options ${spelledAs[name]} and ${spelling} mean the same and differ: give one of them`, "option-conflict");
+      throw new InputError("option-conflict", `options ${spelledAs[name]} and ${spelling} mean the same and differ: give one of them`);
     }
     named[name] = value;
     spelledAs[name] = spelling;
   }
   for (const name of TOKEN_MODEL_OPTIONS) {
     if (name in named) {
-      throw new InputError(`option ${spelledAs[name]} belongs to Kronos models; this model does not use it: remove it`, "option-not-used");
+      throw new InputError("option-not-used", `option ${spelledAs[name]} belongs to Kronos models; this model does not use it: remove it`);
     }
   }
   const parsed = optionsSchema.safeParse(named);
@@ -151,9 +151,9 @@ function optionError(error: z.ZodError): InputError {
   const issue = error.issues[0];
   if (issue?.code === "unrecognized_keys") {
     const known = Object.keys(optionsSchema.shape).join(", ");
-    return new InputError(`unknown option ${issue.keys.map((key) => `"${key}"`).join(", ")}: known options are ${known}`, "unknown-option");
+    return new InputError("unknown-option", `unknown option ${issue.keys.map((key) => `"${key}"`).join(", ")}: known options are ${known}`);
   }
-  return new InputError(issue?.message ?? "options could not be read", "bad-option");
+  return new InputError("bad-option", issue?.message ?? "options could not be read");
 }
 
 function describe(value: unknown): string {

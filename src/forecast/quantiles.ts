@@ -37,8 +37,8 @@ export function quantileOfKnots(levels: readonly number[], values: Float32Array,
   const last = levels[levels.length - 1] ?? Number.NaN;
   if (!(level >= first && level <= last)) {
     throw new InputError(
-      `quantile ${level} lies outside what this model states (${first} to ${last}): ask for a level in that range`,
       "quantile-outside-knots",
+      `quantile ${level} lies outside what this model states (${first} to ${last}): ask for a level in that range`,
     );
   }
   const upper = levels.findIndex((knot) => knot >= level);

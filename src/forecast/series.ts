@@ -60,35 +60,47 @@ const FIELDS = ["values", "columns", "timestamps", "frequency", "id", "mask", "i
 export function checkSeries(input: SeriesInput, index: number): CheckedSeries {
   if (typeof input !== "object" || input === null || isNumbers(input)) {
     throw new InputError(
-      `series ${index} is not an object: give {values: [...]} or {columns: {name: [...]}}, or a list of such objects`,
       "bad-series",
+      `series ${index} is not an object: give {values: [...]} or {columns: {name: [...]}}, or a list of such objects`,
     );
   }
   const label = input.id === undefined ? `series ${index}` : `series "${input.id}"`;
   for (const field of Object.keys(input)) {
-    if (!FIELDS.includes(field)) throw new InputError(`${label} has an unknown field "${field}": known are ${FIELDS.join(", ")}`, "bad-series");
+    if (!FIELDS.includes(field))
+      throw new InputError("bad-series", `${label} has an unknown field "${field}": known are ${FIELDS.join(", ")}`);
   }
-  if (input.id !== undefined && typeof input.id !== "string") throw new InputError(`${label}: id must be text`, "bad-series");
+  if (input.id !== undefined && typeof input.id !== "string") throw new InputError("bad-series", `${label}: id must be text`);
   if ((input.values === undefined) === (input.columns === undefined)) {
     const found = input.values === undefined ? "neither" : "both";
-    throw new InputError(`${label} must have either values or columns; it has ${found}`, "bad-series");
+    throw new InputError("bad-series", `${label} must have either values or columns; it has ${found}`);
   }
   const { names, rows } = input.columns === undefined ? valueRows(input.values, label) : namedRows(input.columns);
   const length = rows[0]?.length ?? 0;
-  if (rows.length === 0 || length === 0) throw new InputError(`${label} is empty: at least one value is needed`, "empty-series");
+  if (rows.length === 0 || length === 0) throw new InputError("empty-series", `${label} is empty: at least one value is needed`);
   rows.forEach((row, variate) => {
     if (row.length !== length) {
       throw new InputError(
+        "ragged-variates",
         `${label}: variate "${names[variate]}" has ${row.length} values, "${names[0]}" has ${length}; variates of one series have equal length` +
           ` (unrelated series go in as separate entries)`,
-        "ragged-variates",
       );
     }
   });
   if (input.timestamps !== undefined && input.timestamps.length !== length) {
-    throw new InputError(`${label} has ${length} values and ${input.timestamps.length} timestamps: give one timestamp per value`, "bad-timestamps");
+    throw new InputError(
+      "bad-timestamps",
+      `${label} has ${length} values and ${input.timestamps.length} timestamps: give one timestamp per value`,
+    );
   }
-  return { input, label, id: input.id ?? String(index), names, rows, length, calendar: planCalendar(input.timestamps, input.frequency, length, label) };
+  return {
+    input,
+    label,
+    id: input.id ?? String(index),
+    names,
+    rows,
+    length,
+    calendar: planCalendar(input.timestamps, input.frequency, length, label),
+  };
 }
 
 /** Cuts to the context, converts to float32, builds masks and future stamps. Throws InputError. */
@@ -112,7 +124,10 @@ export function prepareSeries(series: CheckedSeries, horizon: number, context: n
     const observed = countOnes(mask[variate]);
     if (observed === 0) {
       const where = start > 0 ? `the last ${length - start} values` : "every value";
-      throw new InputError(`${label}: ${where} of "${names[variate]}" are missing (NaN or masked): at least one observed value is needed`, "all-missing");
+      throw new InputError(
+        "all-missing",
+        `${label}: ${where} of "${names[variate]}" are missing (NaN or masked): at least one observed value is needed`,
+      );
     }
     if (observed === 1) warnings.push(`${label}: "${names[variate]}" has one observed value; the forecast can only continue its level`);
   }
@@ -120,7 +135,10 @@ export function prepareSeries(series: CheckedSeries, horizon: number, context: n
     const future = toFloat32(row, length, length + horizon, `${label}, "${known.names[index]}"`);
     const gap = future.findIndex((value) => Number.isNaN(value));
     if (gap >= 0) {
-      throw new InputError(`${label}: known covariate "${known.names[index]}" is missing at future step ${gap}: its future must be complete`, "missing-covariate");
+      throw new InputError(
+        "missing-covariate",
+        `${label}: known covariate "${known.names[index]}" is missing at future step ${gap}: its future must be complete`,
+      );
     }
     return future;
   });
@@ -141,12 +159,12 @@ function isNumbers(value: unknown): boolean {
 
 function valueRows(values: SeriesInput["values"], label: string): { names: string[]; rows: Values[] } {
   if (values === undefined || !isNumbers(values)) {
-    throw new InputError(`${label}: values must be a list of numbers [L] or a list of such lists [V][L]`, "bad-series");
+    throw new InputError("bad-series", `${label}: values must be a list of numbers [L] or a list of such lists [V][L]`);
   }
   const nested = values.length > 0 && isNumbers(values[0]);
   const rows = nested ? Array.from(values as readonly Values[]) : [values as Values];
   rows.forEach((row, variate) => {
-    if (!isNumbers(row)) throw new InputError(`${label}: variate ${variate} is not a list of numbers`, "bad-series");
+    if (!isNumbers(row)) throw new InputError("bad-series", `${label}: variate ${variate} is not a list of numbers`);
   });
   return { rows, names: rows.length === 1 ? ["value"] : rows.map((_, variate) => String(variate)) };
 }
@@ -155,7 +173,7 @@ function namedRows(columns: Readonly<Record<string, Values>>): { names: string[]
   const names = Object.keys(columns);
   const rows = names.map((name) => {
     const row = columns[name];
-    if (row === undefined || !isNumbers(row)) throw new InputError(`column "${name}" is not a list of numbers`, "bad-series");
+    if (row === undefined || !isNumbers(row)) throw new InputError("bad-series", `column "${name}" is not a list of numbers`);
     return row;
   });
   return { names, rows };
@@ -170,14 +188,17 @@ function covariateRows(
 ): { names: string[]; rows: Values[] } {
   if (covariates === undefined) return { names: [], rows: [] };
   const { names, rows } = isNumbers(covariates)
-    ? { rows: Array.from(covariates as readonly Values[]), names: (covariates as readonly Values[]).map((_, index) => `${field}[${index}]`) }
+    ? {
+        rows: Array.from(covariates as readonly Values[]),
+        names: (covariates as readonly Values[]).map((_, index) => `${field}[${index}]`),
+      }
     : namedRows(covariates as Readonly<Record<string, Values>>);
   rows.forEach((row, index) => {
-    if (!isNumbers(row)) throw new InputError(`${label}: ${field} must be lists of numbers, one per covariate`, "bad-series");
+    if (!isNumbers(row)) throw new InputError("bad-series", `${label}: ${field} must be lists of numbers, one per covariate`);
     if (row.length !== expected) {
       throw new InputError(
-        `${label}: ${field} "${names[index]}" has ${row.length} values, expected ${expected}: ${meaning}`,
         "bad-covariate-length",
+        `${label}: ${field} "${names[index]}" has ${row.length} values, expected ${expected}: ${meaning}`,
       );
     }
   });
@@ -190,11 +211,17 @@ function toFloat32(row: Values, start: number, end: number, where: string): Floa
     const value = row[step];
     if (value === null || value === undefined) result[step - start] = Number.NaN;
     else if (typeof value !== "number") {
-      throw new InputError(`${where}: value ${step} is ${JSON.stringify(value)}, expected a number (NaN or null = missing)`, "not-a-number");
+      throw new InputError(
+        "not-a-number",
+        `${where}: value ${step} is ${JSON.stringify(value)}, expected a number (NaN or null = missing)`,
+      );
     } else {
       const single = Math.fround(value);
       if (single === Infinity || single === -Infinity) {
-        throw new InputError(`${where}: value ${step} is ${value}, beyond the range of float32; use NaN for a missing value`, "infinite-value");
+        throw new InputError(
+          "infinite-value",
+          `${where}: value ${step} is ${value}, beyond the range of float32; use NaN for a missing value`,
+        );
       }
       result[step - start] = single;
     }
@@ -211,14 +238,19 @@ function buildMask(
   label: string,
 ): Uint8Array[] {
   const given = input.mask;
-  const rows = given === undefined ? [] : isNumbers(given[0]) ? (given as readonly ArrayLike<number | boolean>[]) : [given as ArrayLike<number | boolean>];
+  const rows =
+    given === undefined
+      ? []
+      : isNumbers(given[0])
+        ? (given as readonly ArrayLike<number | boolean>[])
+        : [given as ArrayLike<number | boolean>];
   if (given !== undefined && rows.length !== targets && rows.length !== 1) {
-    throw new InputError(`${label}: mask has ${rows.length} rows, the series has ${targets} variates`, "bad-mask");
+    throw new InputError("bad-mask", `${label}: mask has ${rows.length} rows, the series has ${targets} variates`);
   }
   return values.map((row, variate) => {
     const maskRow = variate < targets ? (rows[variate] ?? rows[0]) : undefined;
     if (maskRow !== undefined && maskRow.length !== length) {
-      throw new InputError(`${label}: mask has ${maskRow.length} entries for ${length} values: give one per value`, "bad-mask");
+      throw new InputError("bad-mask", `${label}: mask has ${maskRow.length} entries for ${length} values: give one per value`);
     }
     const result = new Uint8Array(row.length);
     for (let step = 0; step < row.length; step += 1) {
@@ -231,15 +263,22 @@ function buildMask(
 
 function groupIds(ids: ArrayLike<number>, targets: number, all: number, label: string): Int32Array {
   if (ids.length !== targets && ids.length !== all) {
-    throw new InputError(`${label}: ids has ${ids.length} entries, expected one per variate: ${targets}${all > targets ? ` (or ${all} with covariates)` : ""}`, "bad-ids");
+    throw new InputError(
+      "bad-ids",
+      `${label}: ids has ${ids.length} entries, expected one per variate: ${targets}${all > targets ? ` (or ${all} with covariates)` : ""}`,
+    );
   }
   const groups = Int32Array.from(ids);
   for (let variate = 0; variate < ids.length; variate += 1) {
-    if (groups[variate] !== ids[variate]) throw new InputError(`${label}: ids must be 32-bit whole numbers; got ${ids[variate]}`, "bad-ids");
+    if (groups[variate] !== ids[variate])
+      throw new InputError("bad-ids", `${label}: ids must be 32-bit whole numbers; got ${ids[variate]}`);
   }
   if (ids.length === all) return groups;
   if (groups.some((group) => group !== groups[0])) {
-    throw new InputError(`${label}: with several groups, say which group each covariate belongs to: give ids for all ${all} rows`, "bad-ids");
+    throw new InputError(
+      "bad-ids",
+      `${label}: with several groups, say which group each covariate belongs to: give ids for all ${all} rows`,
+    );
   }
   return new Int32Array(all).fill(groups[0] ?? 0);
 }
