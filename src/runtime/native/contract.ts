@@ -70,6 +70,12 @@ export interface NativeLibrary {
   /** One line for reports: path and version of the compiler, or how the library came without one. */
   readonly compiler: string;
   readonly maximumThreads: number;
+  /** Bytes handed out and not freed, this library's scratch included. */
+  readonly allocatedBytes: number;
+  /** Rate of the counter behind the step table's `cycles`. */
+  readonly ticksPerSecond: number;
+  /** The `bytes` of native memory at `address`, not a copy; at most 4 GiB. Invalid once that memory is freed. */
+  view(address: number, bytes: number): ArrayBuffer;
   /** 64-byte aligned, zeroed; `huge` asks for transparent huge pages (weights, arenas over 2 MiB). Throws when memory is out. */
   allocate(bytes: number, options?: { readonly huge?: boolean }): NativeBuffer;
   /** Builds (or takes from the artifact cache) and loads; resolves to the address of each symbol. At most two compilers at once. */

@@ -1,0 +1,618 @@
+/*
+ * The native runtime: thread pool, step tables, memory, the dispatcher behind `submit`, and two loops that run while weights are prepared.
+ * Built once per machine into a shared library that is never unloaded. It knows nothing of models, graphs or kernels' insides:
+ * a kernel is an address, two tables of arguments and a range of units.
+ *
+ * The layout of a step and the meaning of every export are fixed in src/runtime/native/contract.ts.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { DONE = 0, ABORTED = 1, OUT_OF_MEMORY = -1 };
+enum { BARRIER = 1, SERIAL = 2 };
+enum { MAXIMUM_THREADS = 256, WORKER_STACK = 2 << 20, DISPATCHER_STACK = 8 << 20 };
+
+typedef void (*Kernel)(char *const *pointers, const int64_t *numbers, int64_t begin, int64_t end, char *scratch);
+
+typedef struct {
+  Kernel entry;
+  char *const *pointers;
+  const int64_t *numbers;
+  int64_t units, grain, flags;
+  int64_t cycles; /* ticks of the last profiled run */
+  int64_t reserved;
+} Step;
+_Static_assert(sizeof(Step) == 64 && offsetof(Step, units) == 24 && offsetof(Step, cycles) == 48, "layout of contract.ts");
+
+/* ---- Clocks ------------------------------------------------------------------------------------------------------------------- */
+
+static int64_t nanoseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+/* A counter of constant rate, cheap enough to read between kernels. */
+static int64_t ticks(void) {
+#if defined(__x86_64__)
+  return (int64_t)__builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+  int64_t count;
+  __asm__ volatile("mrs %0, cntvct_el0" : "=r"(count));
+  return count;
+#else
+  return nanoseconds();
+#endif
+}
+
+static inline void relax(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+double tg_ticks_per_second(void) {
+  int64_t startTicks = ticks(), start = nanoseconds(), now;
+  while ((now = nanoseconds()) - start < 5000000) relax();
+  return (double)(ticks() - startTicks) / (double)(now - start) * 1e9;
+}
+
+/* ---- Floating point state: round to nearest, subnormals kept, on every thread that runs kernels ------------------------------ */
+
+static uint64_t enter_numerics(void) {
+#if defined(__x86_64__)
+  uint32_t before = __builtin_ia32_stmxcsr();
+  __builtin_ia32_ldmxcsr(0x1f80);
+  return before;
+#elif defined(__aarch64__)
+  uint64_t before;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+  __asm__ volatile("msr fpcr, %0" : : "r"(UINT64_C(0)));
+  return before;
+#else
+  return 0;
+#endif
+}
+
+static void leave_numerics(uint64_t before) {
+#if defined(__x86_64__)
+  __builtin_ia32_ldmxcsr((uint32_t)before);
+#elif defined(__aarch64__)
+  __asm__ volatile("msr fpcr, %0" : : "r"(before));
+#else
+  (void)before;
+#endif
+}
+
+/* ---- Memory ------------------------------------------------------------------------------------------------------------------- */
+
+static const size_t hugePage = 2 << 20, mapFrom = 256 << 10;
+static _Atomic int64_t allocatedBytes;
+
+static size_t mapped_size(size_t bytes) {
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  return (bytes + page - 1) / page * page;
+}
+
+/* Over-allocates and cuts both ends off, so that the block starts on a huge page and tg_free needs only address and size. */
+static void *map_aligned(size_t bytes, bool huge) {
+  size_t slack = huge ? hugePage : 0, total = bytes + slack;
+  char *base = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (base == MAP_FAILED) return NULL;
+  if (!huge) return base;
+  char *start = (char *)(((uintptr_t)base + hugePage - 1) & ~(uintptr_t)(hugePage - 1));
+  if (start > base) munmap(base, (size_t)(start - base));
+  if (start + bytes < base + total) munmap(start + bytes, (size_t)(base + total - (start + bytes)));
+#ifdef MADV_HUGEPAGE
+  madvise(start, bytes, MADV_HUGEPAGE);
+#endif
+  return start;
+}
+
+/* Zeroed, 64-byte aligned; 0 when memory is out. `bytes` > 0. */
+int64_t tg_allocate(int64_t bytes, int32_t huge) {
+  void *memory = NULL;
+  if ((size_t)bytes >= mapFrom) {
+    memory = map_aligned(mapped_size((size_t)bytes), huge != 0);
+  } else {
+    size_t size = ((size_t)bytes + 63) & ~(size_t)63;
+    if (posix_memalign(&memory, 64, size) != 0) return 0;
+    memset(memory, 0, size);
+  }
+  if (memory) atomic_fetch_add(&allocatedBytes, bytes);
+  return (int64_t)(intptr_t)memory;
+}
+
+void tg_free(int64_t address, int64_t bytes) {
+  void *memory = (void *)(intptr_t)address;
+  if ((size_t)bytes >= mapFrom) munmap(memory, mapped_size((size_t)bytes));
+  else free(memory);
+  atomic_fetch_sub(&allocatedBytes, bytes);
+}
+
+int64_t tg_allocated_bytes(void) { return atomic_load(&allocatedBytes); }
+
+/* ---- Gate: a word that threads wait on, first spinning, then yielding, then asleep --------------------------------------------- */
+
+typedef struct {
+  _Alignas(64) _Atomic uint32_t word;
+  _Atomic uint32_t sleepers;
+  pthread_mutex_t lock;
+  pthread_cond_t wake;
+} Gate;
+#define GATE_START {0, 0, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER}
+
+static const int64_t spinNanoseconds = 50000;      /* longer than the gap between two kernels */
+static const int64_t yieldNanoseconds = 1000000;   /* from here on waking up costs less than burning the core */
+
+/* Returns when the word differs from `seen`. `yieldFor` is how long to give the core away by sched_yield before sleeping. */
+static void gate_wait(Gate *gate, uint32_t seen, int64_t spinFor, int64_t yieldFor) {
+  if (atomic_load_explicit(&gate->word, memory_order_acquire) != seen) return;
+  int64_t start = nanoseconds(), waited = 0;
+  while (waited < spinFor) {
+    for (int i = 0; i < 32; i++) {
+      if (atomic_load_explicit(&gate->word, memory_order_acquire) != seen) return;
+      relax();
+    }
+    waited = nanoseconds() - start;
+  }
+  while (waited < spinFor + yieldFor) {
+    sched_yield();
+    if (atomic_load_explicit(&gate->word, memory_order_acquire) != seen) return;
+    waited = nanoseconds() - start;
+  }
+  pthread_mutex_lock(&gate->lock);
+  atomic_fetch_add(&gate->sleepers, 1);
+  while (atomic_load(&gate->word) == seen) pthread_cond_wait(&gate->wake, &gate->lock);
+  atomic_fetch_sub(&gate->sleepers, 1);
+  pthread_mutex_unlock(&gate->lock);
+}
+
+/* Adds `delta` and wakes whoever sleeps. Sequentially consistent: a waiter either sees the new word or is seen as a sleeper. */
+static uint32_t gate_add(Gate *gate, uint32_t delta) {
+  uint32_t value = atomic_fetch_add(&gate->word, delta) + delta;
+  if (atomic_load(&gate->sleepers) != 0) {
+    pthread_mutex_lock(&gate->lock);
+    pthread_cond_broadcast(&gate->wake);
+    pthread_mutex_unlock(&gate->lock);
+  }
+  return value;
+}
+
+/* ---- Pool: one parallel region at a time; whoever calls is thread 0 ------------------------------------------------------------ */
+
+typedef struct {
+  Gate start; /* bumped once per region this worker takes part in */
+  char *scratch;
+  int64_t scratchBytes;
+} Seat;
+
+typedef struct {
+  Step *steps;
+  int64_t count;
+  int threads;
+  bool profile;
+  int64_t spinFor; /* 0 when there are more threads than cores: spinning would keep the others from running */
+  const _Atomic int32_t *abortWord, *cancel;
+} Region;
+
+static const _Atomic int32_t never = 0;
+
+static struct {
+  pthread_mutex_t entry; /* held for the length of a region */
+  Region region;
+  int started, cores;
+  _Alignas(64) _Atomic uint32_t arrived;
+  Gate phase; /* bumped when all threads have arrived, and by a stop */
+  _Alignas(64) _Atomic uint32_t stop;
+  Gate running; /* workers still inside the region */
+  Seat seats[MAXIMUM_THREADS];
+} pool = {.entry = PTHREAD_MUTEX_INITIALIZER, .phase = GATE_START, .running = GATE_START};
+
+static void stop_region(void) {
+  atomic_store(&pool.stop, 1);
+  gate_add(&pool.phase, 1);
+}
+
+/* True when every thread has arrived, false when the region stops. The phase is read before the stop word: see stop_region. */
+static bool pass_barrier(const Region *region) {
+  uint32_t phase = atomic_load(&pool.phase.word);
+  if (atomic_load(&pool.stop)) return false;
+  if (atomic_fetch_add(&pool.arrived, 1) + 1 == (uint32_t)region->threads) {
+    atomic_store(&pool.arrived, 0);
+    gate_add(&pool.phase, 1);
+  } else {
+    gate_wait(&pool.phase, phase, region->spinFor, yieldNanoseconds);
+  }
+  return !atomic_load(&pool.stop);
+}
+
+static inline int64_t chunks_of(const Step *step) {
+  int64_t grain = step->grain > 0 ? step->grain : 1;
+  return (step->units + grain - 1) / grain;
+}
+
+static void execute_steps(const Region *region, int thread) {
+  char *scratch = pool.seats[thread].scratch;
+  const int64_t threads = region->threads;
+  const bool timed = region->profile && thread == 0;
+  int64_t before = timed ? ticks() : 0;
+  for (int64_t i = 0; i < region->count; i++) {
+    Step *step = &region->steps[i];
+    if ((step->flags & BARRIER) && threads > 1 && i > 0 && !pass_barrier(region)) return;
+    if (atomic_load_explicit(region->abortWord, memory_order_relaxed) || atomic_load_explicit(region->cancel, memory_order_relaxed)) {
+      stop_region();
+      return;
+    }
+    if (threads == 1 || (step->flags & SERIAL)) {
+      if (thread == 0 && step->units > 0) step->entry(step->pointers, step->numbers, 0, step->units, scratch);
+    } else {
+      int64_t grain = step->grain > 0 ? step->grain : 1, chunks = chunks_of(step);
+      int64_t begin = chunks * thread / threads * grain, end = chunks * (thread + 1) / threads * grain;
+      if (end > step->units) end = step->units;
+      if (begin < end) step->entry(step->pointers, step->numbers, begin, end, scratch);
+    }
+    if (timed) {
+      int64_t now = ticks();
+      step->cycles = now - before;
+      before = now;
+    }
+  }
+}
+
+static void *work(void *argument) {
+  int thread = (int)(intptr_t)argument;
+  Seat *seat = &pool.seats[thread];
+  for (uint32_t seen = 0;; seen++) {
+    gate_wait(&seat->start, seen, spinNanoseconds, 0);
+    uint64_t numerics = enter_numerics();
+    execute_steps(&pool.region, thread);
+    leave_numerics(numerics);
+    gate_add(&pool.running, (uint32_t)-1);
+  }
+  return NULL;
+}
+
+/* Signals stay with the threads of Node. */
+static bool start_thread(void *(*body)(void *), void *argument, size_t stack) {
+  sigset_t all, before;
+  pthread_attr_t attributes;
+  pthread_t thread;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, stack);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  bool started = pthread_create(&thread, &attributes, body, argument) == 0;
+  pthread_attr_destroy(&attributes);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return started;
+}
+
+/* Threads that have something to do: never more than the finest split of any step. Starts workers as they are first needed. */
+static int useful_threads(const Step *steps, int64_t count, int64_t asked) {
+  int64_t most = 1;
+  for (int64_t i = 0; i < count && most < asked; i++)
+    if (!(steps[i].flags & SERIAL) && chunks_of(&steps[i]) > most) most = chunks_of(&steps[i]);
+  int threads = (int)(most < asked ? most : asked);
+  if (threads > MAXIMUM_THREADS) threads = MAXIMUM_THREADS;
+  if (pool.started == 0) pool.started = 1;
+  for (; pool.started < threads; pool.started++) {
+    Gate fresh = GATE_START;
+    pool.seats[pool.started].start = fresh;
+    if (!start_thread(work, (void *)(intptr_t)pool.started, WORKER_STACK)) break;
+  }
+  return threads < pool.started ? threads : pool.started;
+}
+
+static bool provide_scratch(int threads, int64_t bytes) {
+  for (int t = 0; t < threads; t++) {
+    Seat *seat = &pool.seats[t];
+    if (seat->scratchBytes >= bytes) continue;
+    if (seat->scratch) tg_free((int64_t)(intptr_t)seat->scratch, seat->scratchBytes);
+    seat->scratch = (char *)(intptr_t)tg_allocate(bytes, 0);
+    seat->scratchBytes = seat->scratch ? bytes : 0;
+    if (!seat->scratch) return false;
+  }
+  return true;
+}
+
+static int64_t run_region(Step *steps, int64_t count, int64_t asked, const _Atomic int32_t *abortWord, const _Atomic int32_t *cancel,
+                          int64_t scratchBytes, bool profile) {
+  pthread_mutex_lock(&pool.entry);
+  int threads = useful_threads(steps, count, asked);
+  if (!provide_scratch(threads, scratchBytes)) {
+    pthread_mutex_unlock(&pool.entry);
+    return OUT_OF_MEMORY;
+  }
+  if (pool.cores == 0) pool.cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+  int64_t spinFor = threads > pool.cores ? 0 : spinNanoseconds;
+  pool.region = (Region){steps, count, threads, profile, spinFor, abortWord, cancel};
+  atomic_store(&pool.stop, 0);
+  atomic_store(&pool.arrived, 0);
+  atomic_store(&pool.running.word, (uint32_t)(threads - 1));
+  for (int t = 1; t < threads; t++) gate_add(&pool.seats[t].start, 1);
+
+  uint64_t numerics = enter_numerics();
+  execute_steps(&pool.region, 0);
+  leave_numerics(numerics);
+
+  for (uint32_t left; (left = atomic_load(&pool.running.word)) != 0;) gate_wait(&pool.running, left, spinFor, yieldNanoseconds);
+  int64_t status = atomic_load(&pool.stop) ? ABORTED : DONE;
+  pthread_mutex_unlock(&pool.entry);
+  return status;
+}
+
+static const _Atomic int32_t *abort_word(int64_t address) { return address ? (const _Atomic int32_t *)(intptr_t)address : &never; }
+
+int64_t tg_run(int64_t table, int64_t count, int64_t threads, int64_t abortWord, int64_t scratchBytes, int32_t profile) {
+  return run_region((Step *)(intptr_t)table, count, threads, abort_word(abortWord), &never, scratchBytes, profile != 0);
+}
+
+/* ---- Dispatcher: runs submitted tables in order on a thread of its own and wakes the event loop through a pipe ------------------ */
+
+typedef struct Client Client;
+typedef struct Job {
+  struct Job *next;
+  Client *client;
+  int64_t ticket, table, count, threads, abortWord, scratchBytes, status;
+  int32_t profile;
+  _Atomic int32_t cancel;
+} Job;
+
+/* One per JavaScript isolate that submits. Freed by tg_close, or by the dispatcher when a job of it was still running. */
+struct Client {
+  Job *finished, **lastFinished;
+  int wakeDescriptor;
+  bool closed;
+};
+
+static struct {
+  pthread_mutex_t lock;
+  pthread_cond_t work;
+  Job *first, **last, *current;
+  int64_t tickets;
+  bool started;
+} queue = {.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER};
+
+static void free_client(Client *client) {
+  for (Job *job = client->finished, *next; job; job = next) {
+    next = job->next;
+    free(job);
+  }
+  close(client->wakeDescriptor);
+  free(client);
+}
+
+static void *dispatch(void *argument) {
+  (void)argument;
+  pthread_mutex_lock(&queue.lock);
+  for (;;) {
+    while (!queue.first) pthread_cond_wait(&queue.work, &queue.lock);
+    Job *job = queue.current = queue.first;
+    queue.first = job->next;
+    if (!queue.first) queue.last = &queue.first;
+    pthread_mutex_unlock(&queue.lock);
+
+    job->status = run_region((Step *)(intptr_t)job->table, job->count, job->threads, abort_word(job->abortWord), &job->cancel,
+                             job->scratchBytes, job->profile != 0);
+
+    pthread_mutex_lock(&queue.lock);
+    queue.current = NULL;
+    Client *client = job->client;
+    if (client->closed) {
+      free(job);
+      free_client(client);
+    } else {
+      job->next = NULL;
+      *client->lastFinished = job;
+      client->lastFinished = &job->next;
+      /* A full pipe wakes the reader as well, and a reader that has gone needs no waking: the answer does not matter. */
+      ssize_t written = write(client->wakeDescriptor, "", 1);
+      (void)written;
+    }
+  }
+  return NULL;
+}
+
+/* Opens a client; answers its handle and, through `readDescriptor`, the end of the pipe that becomes readable. 0 on failure. */
+int64_t tg_open(int32_t *readDescriptor) {
+  int ends[2];
+  Client *client = calloc(1, sizeof *client);
+  if (!client || pipe(ends) != 0) {
+    free(client);
+    return 0;
+  }
+  for (int i = 0; i < 2; i++) {
+    fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+    fcntl(ends[i], F_SETFL, O_NONBLOCK);
+  }
+  client->lastFinished = &client->finished;
+  client->wakeDescriptor = ends[1];
+  *readDescriptor = ends[0];
+  return (int64_t)(intptr_t)client;
+}
+
+/* Answers a ticket > 0, or 0 when memory or threads are out. The table must stay in place until the ticket is taken. */
+int64_t tg_submit(int64_t client, int64_t table, int64_t count, int64_t threads, int64_t abortWord, int64_t scratchBytes, int32_t profile) {
+  Job *job = calloc(1, sizeof *job);
+  if (!job) return 0;
+  pthread_mutex_lock(&queue.lock);
+  if (!queue.started) {
+    queue.last = &queue.first;
+    queue.started = start_thread(dispatch, NULL, DISPATCHER_STACK);
+  }
+  if (!queue.started) {
+    pthread_mutex_unlock(&queue.lock);
+    free(job);
+    return 0;
+  }
+  int64_t ticket = ++queue.tickets;
+  *job = (Job){.client = (Client *)(intptr_t)client, .ticket = ticket, .table = table, .count = count, .threads = threads,
+               .abortWord = abortWord, .scratchBytes = scratchBytes, .profile = profile};
+  *queue.last = job;
+  queue.last = &job->next;
+  pthread_cond_signal(&queue.work);
+  pthread_mutex_unlock(&queue.lock);
+  return ticket;
+}
+
+/* Takes one finished job: its ticket, with its status in `status`; 0 when there is none. Never blocks for long. */
+int64_t tg_take(int64_t handle, int32_t *status) {
+  Client *client = (Client *)(intptr_t)handle;
+  pthread_mutex_lock(&queue.lock);
+  Job *job = client->finished;
+  if (job) {
+    client->finished = job->next;
+    if (!client->finished) client->lastFinished = &client->finished;
+  }
+  pthread_mutex_unlock(&queue.lock);
+  if (!job) return 0;
+  int64_t ticket = job->ticket;
+  *status = (int32_t)job->status;
+  free(job);
+  return ticket;
+}
+
+/* Drops the client's queued jobs and stops the one that runs; does not wait for it. */
+void tg_close(int64_t handle) {
+  Client *client = (Client *)(intptr_t)handle;
+  pthread_mutex_lock(&queue.lock);
+  for (Job **link = &queue.first; *link;) {
+    Job *job = *link;
+    if (job->client == client) {
+      *link = job->next;
+      free(job);
+    } else {
+      link = &job->next;
+    }
+  }
+  queue.last = &queue.first;
+  while (*queue.last) queue.last = &(*queue.last)->next;
+  client->closed = true;
+  if (queue.current && queue.current->client == client) atomic_store(&queue.current->cancel, 1);
+  else free_client(client);
+  pthread_mutex_unlock(&queue.lock);
+}
+
+/* ---- Weight preparation: one-step tables over kernels of our own ---------------------------------------------------------------- */
+
+enum { PANEL = 48, STRIP = 32, ROW_BLOCK = 64 };
+
+static int64_t run_one(Kernel entry, char *const *pointers, const int64_t *numbers, int64_t units, int64_t threads, int64_t scratchBytes) {
+  Step step = {.entry = entry, .pointers = pointers, .numbers = numbers, .units = units, .grain = 1};
+  return run_region(&step, 1, threads, &never, &never, scratchBytes, false);
+}
+
+/* Unit = one panel. Reads a cache line of a row at a time, so the scattered writes stay inside 16 x 48 floats. */
+static void pack_panels(char *const *pointers, const int64_t *numbers, int64_t begin, int64_t end, char *scratch) {
+  (void)scratch;
+  const int64_t rowStride = numbers[0], rows = numbers[1], depth = numbers[2];
+  for (int64_t panel = begin; panel < end; panel++) {
+    const int64_t first = panel * PANEL, filled = rows - first < PANEL ? rows - first : PANEL;
+    const float *source = (const float *)pointers[0] + first * rowStride;
+    float *target = (float *)pointers[1] + panel * PANEL * depth;
+    if (filled < PANEL) memset(target, 0, (size_t)(PANEL * depth) * sizeof(float));
+    for (int64_t k0 = 0; k0 < depth; k0 += 16) {
+      const int64_t width = depth - k0 < 16 ? depth - k0 : 16;
+      for (int64_t row = 0; row < filled; row++)
+        for (int64_t k = k0; k < k0 + width; k++) target[k * PANEL + row] = source[row * rowStride + k];
+    }
+  }
+}
+
+int64_t tg_pack_panels(int64_t source, int64_t rowStride, int64_t rows, int64_t depth, int64_t target, int64_t threads) {
+  char *const pointers[] = {(char *)(intptr_t)source, (char *)(intptr_t)target};
+  const int64_t numbers[] = {rowStride, rows, depth};
+  return run_one(pack_panels, pointers, numbers, (rows + PANEL - 1) / PANEL, threads, 0);
+}
+
+typedef double Lanes __attribute__((vector_size(64)));
+typedef float Halves __attribute__((vector_size(32), aligned(4), may_alias));
+enum { LANES = 8, VECTORS = STRIP / LANES };
+
+/*
+ * `height` rows of the product over one strip of 32 columns. The product of two f32 values is exact in f64, so multiply and add
+ * gives the bits of a fused multiply-add whatever the instruction set.
+ */
+static inline __attribute__((always_inline)) void multiply_rows(const float *a, int64_t depth, const float *strip, float *target,
+                                                                int64_t targetStride, int64_t width, const int height) {
+  Lanes sums[4][VECTORS] = {{{0}}};
+  for (int64_t k = 0; k < depth; k++, strip += STRIP) {
+    Lanes b[VECTORS];
+    _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++) b[v] = __builtin_convertvector(*(const Halves *)(strip + v * LANES), Lanes);
+    _Pragma("GCC unroll 4") for (int m = 0; m < height; m++) {
+      const double factor = (double)a[m * depth + k];
+      _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++) sums[m][v] += factor * b[v];
+    }
+  }
+  float rounded[STRIP];
+  _Pragma("GCC unroll 4") for (int m = 0; m < height; m++) {
+    _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++) *(Halves *)(rounded + v * LANES) = __builtin_convertvector(sums[m][v], Halves);
+    memcpy(target + m * targetStride, rounded, (size_t)width * sizeof(float));
+  }
+}
+
+/* Unit = 64 rows of one strip; consecutive units share the strip, whose columns are copied to scratch as [depth][32]. */
+static void multiply_f64(char *const *pointers, const int64_t *numbers, int64_t begin, int64_t end, char *scratch) {
+  const float *a = (const float *)pointers[0], *b = (const float *)pointers[1];
+  const int64_t rows = numbers[0], depth = numbers[1], columns = numbers[2], rowBlocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK;
+  float *strip = (float *)scratch;
+  int64_t copied = -1;
+  for (int64_t unit = begin; unit < end; unit++) {
+    const int64_t column = unit / rowBlocks * STRIP, width = columns - column < STRIP ? columns - column : STRIP;
+    if (column != copied) {
+      for (int64_t k = 0; k < depth; k++) {
+        memcpy(strip + k * STRIP, b + k * columns + column, (size_t)width * sizeof(float));
+        memset(strip + k * STRIP + width, 0, (size_t)(STRIP - width) * sizeof(float));
+      }
+      copied = column;
+    }
+    int64_t row = unit % rowBlocks * ROW_BLOCK;
+    const int64_t last = row + ROW_BLOCK < rows ? row + ROW_BLOCK : rows;
+    float *target = (float *)pointers[2] + column;
+    for (; row + 4 <= last; row += 4) multiply_rows(a + row * depth, depth, strip, target + row * columns, columns, width, 4);
+    for (; row < last; row++) multiply_rows(a + row * depth, depth, strip, target + row * columns, columns, width, 1);
+  }
+}
+
+int64_t tg_multiply_f64(int64_t a, int64_t b, int64_t target, int64_t rows, int64_t depth, int64_t columns, int64_t threads) {
+  char *const pointers[] = {(char *)(intptr_t)a, (char *)(intptr_t)b, (char *)(intptr_t)target};
+  const int64_t numbers[] = {rows, depth, columns};
+  const int64_t units = ((columns + STRIP - 1) / STRIP) * ((rows + ROW_BLOCK - 1) / ROW_BLOCK);
+  return run_one(multiply_f64, pointers, numbers, units, threads, depth * STRIP * (int64_t)sizeof(float));
+}
+
+/* ---- Libraries of kernels ------------------------------------------------------------------------------------------------------- */
+
+int64_t tg_load(const char *path) { return (int64_t)(intptr_t)dlopen(path, RTLD_NOW | RTLD_LOCAL); }
+
+int64_t tg_symbol(int64_t library, const char *name) { return (int64_t)(intptr_t)dlsym((void *)(intptr_t)library, name); }
+
+/* What the last failed tg_load or tg_symbol of this thread said. */
+const char *tg_load_error(void) {
+  const char *message = dlerror();
+  return message ? message : "";
+}
+
+/* Threads of the pool live as long as the process, so this library must too, whatever its loader does. */
+__attribute__((constructor)) static void stay_loaded(void) {
+  Dl_info self;
+  if (dladdr((void *)(intptr_t)tg_run, &self)) dlopen(self.dli_fname, RTLD_NOW | RTLD_NODELETE);
+}

@@ -1,0 +1,216 @@
+/**
+ * The folder of compiled libraries: where it is, who may write to it, and how entries are found, checked and added.
+ * An entry's file name carries the hash of its own bytes, so one rename adds it whole and a damaged one is recognised by reading it.
+ * Must not know what the libraries hold or how they are compiled.
+ */
+import { createHash, randomUUID } from "node:crypto";
+import {
+  closeSync,
+  fchmodSync,
+  fsyncSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { open, readFile, rename } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import type { Environment } from "./compiler.js";
+import { NativeError } from "./errors.js";
+
+/** Part of every key: raised when the runtime's contract with compiled kernels changes. */
+export const artifactFormat = "tempograph-native-1";
+
+const staleMilliseconds = 60 * 60 * 1000;
+
+export function sha256(...parts: readonly (string | Uint8Array)[]): string {
+  const hash = createHash("sha256");
+  // A length before each part keeps ("ab","c") and ("a","bc") apart.
+  for (const part of parts) hash.update(`${typeof part === "string" ? Buffer.byteLength(part) : part.byteLength}:`).update(part);
+  return hash.digest("hex");
+}
+
+/** `$TEMPOGRAPH_CACHE_DIR`, else `$XDG_CACHE_HOME/tempograph`, else `~/.cache/tempograph`. */
+export function cacheDirectory(environment: Environment): string {
+  const own = environment["TEMPOGRAPH_CACHE_DIR"];
+  if (own) return resolve(own);
+  return join(environment["XDG_CACHE_HOME"] || join(environment["HOME"] || homedir(), ".cache"), "tempograph");
+}
+
+/** Names one artifact. `source` covers text, flags and CPU; `compiler` the compiler's identity, or undefined to accept any compiler's. */
+export interface ArtifactKey {
+  /** Readable stem; characters that don't belong in a file name are replaced. */
+  readonly name: string;
+  readonly source: string;
+  readonly compiler: string | undefined;
+}
+
+function stemOf(key: ArtifactKey): string {
+  return `${key.name.replace(/[^A-Za-z0-9_.]+/g, "_").slice(0, 100)}-${key.source.slice(0, 16)}`;
+}
+
+function systemReason(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+export class ArtifactCache {
+  private constructor(
+    readonly directory: string,
+    private readonly onRebuild: (line: string) => void,
+  ) {}
+
+  /**
+   * Opens the folder, creating it for the user alone (0700). Throws `cache-unwritable` when it cannot be created and `cache-unsafe` when
+   * it belongs to somebody else or others may write to it: a shared library in it is code that this process runs.
+   * `onRebuild` hears one line per damaged entry.
+   */
+  static open(directory: string, onRebuild: (line: string) => void): ArtifactCache {
+    try {
+      mkdirSync(directory, { recursive: true, mode: 0o700 });
+    } catch (error) {
+      throw unwritable(directory, "cannot be created", error);
+    }
+    const found = statSync(directory);
+    const user = process.getuid?.();
+    if (user !== undefined && found.uid !== user) {
+      throw new NativeError(
+        "cache-unsafe",
+        `The artifact cache ${directory} belongs to user ${found.uid}, not to user ${user} who runs this process; compiled code from it is not trusted. Set TEMPOGRAPH_CACHE_DIR to a folder of your own.`,
+      );
+    }
+    if ((found.mode & 0o022) !== 0) {
+      const mode = (found.mode & 0o777).toString(8);
+      throw new NativeError(
+        "cache-unsafe",
+        `The artifact cache ${directory} has mode ${mode}: others may write to it, and it holds code that this process runs. Run "chmod go-w ${directory}", or set TEMPOGRAPH_CACHE_DIR to a folder of your own.`,
+      );
+    }
+    const cache = new ArtifactCache(directory, onRebuild);
+    cache.removeStaleFiles();
+    return cache;
+  }
+
+  /** Path of a whole, unchanged entry, or undefined. A damaged or foreign one is removed, reported, and answers undefined. */
+  find(key: ArtifactKey): { readonly path?: string; readonly damaged: boolean } {
+    const prefix = `${stemOf(key)}-${key.compiler === undefined ? "" : `${key.compiler.slice(0, 8)}-`}`;
+    let damaged = false;
+    for (const file of readdirSync(this.directory)) {
+      if (!file.startsWith(prefix) || !file.endsWith(".so")) continue;
+      const path = join(this.directory, file);
+      const problem = this.problemOf(path, file);
+      if (problem === undefined) return { path, damaged };
+      damaged = true;
+      this.onRebuild(`artifact cache: ${path} ${problem}; it is removed and built again`);
+      rmSync(path, { force: true, recursive: true });
+    }
+    return { damaged };
+  }
+
+  private problemOf(path: string, file: string): string | undefined {
+    const found = lstatSync(path, { throwIfNoEntry: false });
+    if (!found) return "vanished";
+    if (!found.isFile()) return "is not a plain file";
+    if ((process.getuid && found.uid !== process.getuid()) || (found.mode & 0o022) !== 0) return "could be written by others";
+    const checksum = file.slice(-".so".length - 32, -".so".length);
+    return sha256(readFileSync(path)).slice(0, 32) === checksum ? undefined : "is damaged (its checksum differs)";
+  }
+
+  /** Writes the C text beside its artifact, where a debugger and a person find it; returns its path. */
+  writeSource(key: ArtifactKey, text: string): string {
+    const path = join(this.directory, `${stemOf(key)}.c`);
+    const temporary = `${path}.${temporarySuffix()}`;
+    try {
+      writeFileSync(temporary, text, { mode: 0o600, flag: "wx" });
+      renameSync(temporary, path);
+    } catch (error) {
+      rmSync(temporary, { force: true });
+      throw unwritable(this.directory, "cannot be written", error);
+    }
+    return path;
+  }
+
+  /** Where a compiler may write before `add`; inside the folder, so that the rename is atomic. */
+  temporaryPath(key: ArtifactKey): string {
+    return join(this.directory, `${stemOf(key)}.so.${temporarySuffix()}`);
+  }
+
+  /** Takes a finished file in under its checksum; returns its lasting path. */
+  async add(key: ArtifactKey, temporary: string): Promise<string> {
+    const path = this.entryPath(key, await readFile(temporary));
+    const file = await open(temporary, "r");
+    try {
+      await file.chmod(0o700);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+    return path;
+  }
+
+  addSync(key: ArtifactKey, temporary: string): string {
+    const path = this.entryPath(key, readFileSync(temporary));
+    const file = openSync(temporary, "r");
+    try {
+      fchmodSync(file, 0o700);
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    renameSync(temporary, path);
+    return path;
+  }
+
+  private entryPath(key: ArtifactKey, bytes: Uint8Array): string {
+    return join(this.directory, `${stemOf(key)}-${(key.compiler ?? "unknown").slice(0, 8)}-${sha256(bytes).slice(0, 32)}.so`);
+  }
+
+  /** A short remembered text, such as a compiler's version; undefined when there is none. */
+  recall(name: string): string | undefined {
+    try {
+      return readFileSync(join(this.directory, `${name}.txt`), "utf8");
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Remembers a text. Failing to is no error: it only costs asking again. */
+  remember(name: string, text: string): void {
+    const path = join(this.directory, `${name}.txt`);
+    const temporary = `${path}.${temporarySuffix()}`;
+    try {
+      writeFileSync(temporary, text, { mode: 0o600, flag: "wx" });
+      renameSync(temporary, path);
+    } catch {
+      rmSync(temporary, { force: true });
+    }
+  }
+
+  /** What a process that was killed left behind. */
+  private removeStaleFiles(): void {
+    for (const file of readdirSync(this.directory)) {
+      if (!/\.tmp-[\w-]+$/.test(file)) continue;
+      const path = join(this.directory, file);
+      const found = lstatSync(path, { throwIfNoEntry: false });
+      if (found && Date.now() - found.mtimeMs > staleMilliseconds) rmSync(path, { force: true });
+    }
+  }
+}
+
+function temporarySuffix(): string {
+  return `tmp-${randomUUID()}`;
+}
+
+function unwritable(directory: string, what: string, error: unknown): NativeError {
+  return new NativeError(
+    "cache-unwritable",
+    `The artifact cache ${directory} ${what} (${systemReason(error)}). Set TEMPOGRAPH_CACHE_DIR to a writable folder of your own.`,
+    { cause: error },
+  );
+}
