@@ -1,4 +1,4 @@
 /**
- * The error class of bad input, named once for the forecast layer and everything above it, which may not look inside models.
+ * The error class of bad input, named once for the forecast layer and everything above it.
  */
-export { InputError } from "../models/input-error.js";
+export { InputError } from "../io/errors.js";

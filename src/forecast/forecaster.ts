@@ -5,12 +5,15 @@
 import type { ForecastModel, ModelReport, ModelSeriesAnswer } from "../models/model.js";
 import { InputError } from "./errors.js";
 import { Forecast, SeriesForecast, type ForecastReport } from "./forecast.js";
+import { loadModelFor, type LoadOptions } from "./load.js";
 import { checkOptions, DEFAULT_HORIZON, type CheckedOptions, type PredictOptions } from "./options.js";
 import { reportBetween } from "./report.js";
 import { checkSeries, prepareSeries, type CheckedSeries, type PreparedSeries, type SeriesInput } from "./series.js";
 
 /** Rows (series x paths) that one call of a model takes; larger requests are split, with the same bits. */
 const MAXIMUM_ROWS = 4096;
+
+export type { LoadOptions };
 
 export class Forecaster {
   readonly #model: ForecastModel;
@@ -25,6 +28,16 @@ export class Forecaster {
   private constructor(model: ForecastModel, loadMilliseconds: number) {
     this.#model = model;
     this.#loadMilliseconds = loadMilliseconds;
+  }
+
+  /**
+   * Loads `bundled:NAME` or a folder with `config.json` and `model.safetensors`. Rejects with InputError naming what is wrong with the
+   * reference, the files or the options.
+   */
+  static async load(reference: string, options: LoadOptions = {}): Promise<Forecaster> {
+    const started = performance.now();
+    const model = await loadModelFor(reference, options);
+    return new Forecaster(model, performance.now() - started);
   }
 
   /** Wraps a model that is already loaded; the forecaster owns it from now on. For tests and tools. */

@@ -1,0 +1,23 @@
+/**
+ * What a command sees of the process it runs in, so that tests can run commands without one.
+ */
+import type { Forecaster, LoadOptions } from "../forecast/forecaster.js";
+import type { Environment } from "../forecast/resolve-settings.js";
+
+export interface CliContext {
+  readonly writeOut: (text: string) => void;
+  readonly writeError: (text: string) => void;
+  readonly environment: Environment;
+  /** Working folder: relative paths and `.env.compile` are looked up here. */
+  readonly folder: string;
+  /** Width in columns, and whether stdout takes colours. */
+  readonly terminal: { readonly columns: number; readonly colours: boolean };
+  /** Aborted by Ctrl-C. */
+  readonly signal: AbortSignal;
+  readonly load: (reference: string, options: LoadOptions) => Promise<Forecaster>;
+}
+
+/** One line for people on stderr; commands with --quiet leave it out. */
+export function note(context: CliContext, text: string): void {
+  context.writeError(`tempograph: ${text}\n`);
+}

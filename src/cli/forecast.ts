@@ -1,0 +1,145 @@
+/**
+ * `tempograph forecast FILE|-`: reads series, forecasts them, writes table, JSON, CSV or chart.
+ * Knows flags and their meaning for a request; reading is `series-file.ts`, text is `present.ts`.
+ */
+import { InputError } from "../forecast/errors.js";
+import { resolveSettings } from "../forecast/resolve-settings.js";
+import { SETTING_NAMES, SETTINGS, type SettingName } from "../forecast/settings.js";
+import type { SeriesInput } from "../index.js";
+import { note, type CliContext } from "./context.js";
+import { checkOutput, deliver } from "./output.js";
+import { forecastChart, forecastCsv, forecastJson, forecastTable, reportLines, type History } from "./present.js";
+import { readSeriesFile, type FileSeries } from "./series-file.js";
+
+export const FORMATS = ["table", "json", "csv", "chart", "parquet"] as const;
+
+/** Flags as commander hands them over: text, or true; names in camelCase. */
+export interface ForecastFlags extends Partial<Record<Exclude<SettingName, "cacheDir" | "logs" | "dump" | "check">, string>> {
+  time?: string;
+  target?: string;
+  id?: string;
+  frequency?: string;
+  past?: string;
+  joint?: boolean;
+  paths?: boolean;
+  report?: boolean;
+  format?: string;
+  output?: string;
+  quiet?: boolean;
+  tokenizer?: string;
+  revision?: string;
+  offline?: boolean;
+  known?: string;
+  last?: string;
+  temperature?: string;
+  topK?: string;
+  topP?: string;
+}
+
+/** Flags that INTERFACES names and this version cannot serve: refused with a reason, never ignored. */
+const NOT_AVAILABLE: readonly (readonly [keyof ForecastFlags, string])[] = [
+  ["tokenizer", "--tokenizer belongs to Kronos models, which this version cannot run"],
+  ["temperature", "--temperature belongs to Kronos models, which this version cannot run"],
+  ["topK", "--top-k belongs to Kronos models, which this version cannot run"],
+  ["topP", "--top-p belongs to Kronos models, which this version cannot run"],
+  ["revision", "--revision needs model downloads, which this version cannot do: download the folder and name it with --model"],
+  ["offline", "--offline concerns model downloads, which this version cannot do: leave it out, nothing is ever downloaded"],
+  ["known", "--known is not available in this version: known covariates can be given through the API (series.knownCovariates)"],
+  ["last", "--last is not available in this version: cut the file to the window you want to forecast from"],
+];
+
+export async function runForecast(file: string, flags: ForecastFlags, context: CliContext): Promise<number> {
+  for (const [flag, reason] of NOT_AVAILABLE) if (flags[flag] !== undefined) throw new InputError("not-available", reason);
+  const format = readFormat(flags.format);
+  if (flags.paths === true && format !== "json") {
+    throw new InputError("bad-flag", `--paths gives sample paths in JSON only: add --format json, or leave --paths out`);
+  }
+  if (flags.output !== undefined && flags.output !== "-") checkOutput(flags.output);
+  const settingFlags = Object.fromEntries(
+    SETTING_NAMES.filter((name) => SETTINGS[name].flag !== undefined && name in flags).map((name) => [
+      name,
+      flags[name as keyof ForecastFlags],
+    ]),
+  ) as Partial<Record<SettingName, string>>;
+  const { values, settings } = resolveSettings({ flags: settingFlags, environment: context.environment, folder: context.folder });
+
+  const fileSeries = await readSeriesFile(file, {
+    ...(flags.time === undefined ? {} : { time: flags.time }),
+    ...(flags.id === undefined ? {} : { id: flags.id }),
+    ...(flags.frequency === undefined ? {} : { frequency: flags.frequency }),
+    targets: splitNames(flags.target, "--target"),
+    past: splitNames(flags.past, "--past"),
+  });
+  if (flags.quiet !== true) for (const text of fileSeries.notes) note(context, text);
+  const { inputs, histories } = toInputs(fileSeries.series, flags);
+
+  const forecaster = await context.load(values.model, {
+    device: values.device,
+    mode: values.mode,
+    kvCache: values.kvCache,
+    ...(values.threads === undefined ? {} : { threads: values.threads }),
+  });
+  try {
+    const quantilesAsked = settings.some((setting) => setting.name === "quantiles" && setting.source !== "default");
+    const forecast = await forecaster.predict(inputs, {
+      ...(values.horizon === undefined ? {} : { horizon: values.horizon }),
+      ...(values.context === undefined ? {} : { context: values.context }),
+      ...(values.samples === undefined ? {} : { samples: values.samples }),
+      ...(quantilesAsked ? { quantiles: values.quantiles } : {}),
+      seed: values.seed,
+      paths: flags.paths ?? false,
+      report: flags.report ?? true,
+      signal: context.signal,
+    });
+    if (flags.quiet !== true) for (const text of forecast.warnings) note(context, text);
+    const withReport = (text: string): string => (flags.report === false ? text : `${text}\n${reportLines(forecast.report).join("\n")}\n`);
+    const text = {
+      json: () => forecastJson(forecast),
+      csv: () => forecastCsv(forecast),
+      table: () => withReport(forecastTable(forecast)),
+      chart: () => withReport(forecastChart(forecast, histories, context)),
+    }[format]();
+    deliver(context, flags.output, text);
+    return 0;
+  } finally {
+    forecaster.dispose();
+  }
+}
+
+function readFormat(text = "table"): "table" | "json" | "csv" | "chart" {
+  if (text === "table" || text === "json" || text === "csv" || text === "chart") return text;
+  const reason = text === "parquet" ? "is not available in this version" : "is unknown";
+  throw new InputError("unknown-format", `--format ${text} ${reason}: use table, json, csv or chart`);
+}
+
+function splitNames(text: string | undefined, flag: string): readonly string[] | undefined {
+  if (text === undefined) return undefined;
+  const names = text.split(",").map((name) => name.trim());
+  if (names.some((name) => name === ""))
+    throw new InputError("bad-flag", `${flag} "${text}" holds an empty name: give column names with commas between`);
+  return names;
+}
+
+/** One input per target column, or per file series with --joint; and the histories in the order of the answer's entries. */
+export function toInputs(
+  series: readonly FileSeries[],
+  flags: Pick<ForecastFlags, "joint" | "frequency">,
+): { inputs: SeriesInput[]; histories: History[] } {
+  const inputs: SeriesInput[] = [];
+  const histories: History[] = [];
+  for (const entry of series) {
+    const common = {
+      id: entry.id,
+      ...(entry.timestamps === undefined ? {} : { timestamps: entry.timestamps }),
+      ...(entry.frequency === undefined ? {} : { frequency: entry.frequency }),
+      ...(entry.past.length === 0 ? {} : { pastCovariates: Object.fromEntries(entry.past.map((column) => [column.name, column.values])) }),
+    };
+    const groups = flags.joint === true ? [entry.targets] : entry.targets.map((column) => [column]);
+    for (const group of groups) {
+      inputs.push({ ...common, columns: Object.fromEntries(group.map((column) => [column.name, column.values])) });
+      for (const column of group)
+        histories.push({ values: column.values, ...(entry.timestamps === undefined ? {} : { timestamps: entry.timestamps }) });
+    }
+  }
+  return { inputs, histories };
+}

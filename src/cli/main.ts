@@ -1,0 +1,34 @@
+#!/usr/bin/env node
+/**
+ * The `tempograph` executable: binds commands to this process - streams, terminal, Ctrl-C, broken pipes - and sets the exit code.
+ */
+import { Forecaster } from "../index.js";
+import type { CliContext } from "./context.js";
+import { runProgram } from "./program.js";
+
+const interrupt = new AbortController();
+process.on("SIGINT", () => {
+  // The first Ctrl-C lets the run stop at its next step and clean up; a second one does not wait.
+  if (interrupt.signal.aborted) process.exit(130);
+  interrupt.abort();
+});
+
+/** The reader went away (`| head`): nobody is left to tell, and nothing is wrong. */
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 2));
+}
+
+const context: CliContext = {
+  writeOut: (text) => void process.stdout.write(text),
+  writeError: (text) => void process.stderr.write(text),
+  environment: process.env,
+  folder: process.cwd(),
+  terminal: {
+    columns: process.stdout.columns ?? 80,
+    colours: process.stdout.isTTY === true && (process.env["NO_COLOR"] ?? "") === "" && process.env["TERM"] !== "dumb",
+  },
+  signal: interrupt.signal,
+  load: (reference, options) => Forecaster.load(reference, options),
+};
+
+process.exitCode = await runProgram(process.argv.slice(2), context);

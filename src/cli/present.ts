@@ -1,0 +1,102 @@
+/**
+ * A forecast as text: table, JSON, CSV or chart. Knows forecasts and terminals; reads and writes nothing.
+ */
+import type { Forecast, ForecastReport, SeriesForecast } from "../index.js";
+import { renderChart } from "./chart.js";
+import type { CliContext } from "./context.js";
+import { bytes, duration, numberFormat } from "./numbers.js";
+import { stampFormat } from "./stamps.js";
+import { renderTable } from "./table.js";
+
+/** What was known of a forecast series before the forecast; for charts. */
+export interface History {
+  readonly values: ArrayLike<number>;
+  readonly timestamps?: readonly string[];
+}
+
+/** Compact JSON with a closing newline. */
+export function forecastJson(forecast: Forecast): string {
+  return `${JSON.stringify(forecast)}\n`;
+}
+
+/** Long form, one row per step: id, variate, timestamp, mean, then one column per level. Missing numbers are empty cells. */
+export function forecastCsv(forecast: Forecast): string {
+  const lines = [["id", "variate", "timestamp", "mean", ...levelsOf(forecast).map(String)].join(",")];
+  for (const entry of forecast.series) {
+    const columns = [entry.mean, ...levelsOf(forecast).map((level) => entry.quantile(level))];
+    entry.timestamps.forEach((stamp, step) => {
+      const numbers = columns.map((column) => {
+        const value = column[step] ?? Number.NaN;
+        return Number.isFinite(value) ? String(value) : "";
+      });
+      lines.push([quoted(entry.id), quoted(entry.variate), String(stamp), ...numbers].join(","));
+    });
+  }
+  return `${lines.join("\n")}\n`;
+}
+
+export function forecastTable(forecast: Forecast): string {
+  return forecast.series.map((entry) => `${seriesTitle(entry)}\n${seriesTable(entry, levelsOf(forecast))}\n`).join("\n");
+}
+
+/** One row per step: time, mean and a column per level. */
+export function seriesTable(entry: SeriesForecast, levels: readonly number[]): string {
+  const columns = [entry.mean, ...levels.map((level) => entry.quantile(level))];
+  const format = numberFormat(columns.flatMap((column) => Array.from(column)));
+  const stamp = stampFormat(entry.timestamps);
+  return renderTable(
+    [{ title: "time" }, ...["mean", ...levels.map(String)].map((title) => ({ title, align: "right" as const }))],
+    entry.timestamps.map((time, step) => [stamp(time), ...columns.map((column) => format(column[step] ?? Number.NaN))]),
+  );
+}
+
+export function forecastChart(forecast: Forecast, histories: readonly History[], context: CliContext): string {
+  return forecast.series
+    .map((entry, index) => `${seriesChart(entry, levelsOf(forecast), histories[index] ?? { values: [] }, context)}\n`)
+    .join("\n");
+}
+
+/** History, median (mean where there are no quantiles) and the band between the lowest and highest level. */
+export function seriesChart(entry: SeriesForecast, levels: readonly number[], history: History, context: CliContext): string {
+  const sorted = [...levels].sort((left, right) => left - right);
+  const low = sorted[0];
+  const high = sorted[sorted.length - 1];
+  const band = low !== undefined && high !== undefined && low < high ? { low, high } : undefined;
+  const stamps = [...(history.timestamps ?? []), ...entry.timestamps];
+  const shift = history.timestamps === undefined ? history.values.length : 0;
+  const format = stampFormat(stamps);
+  return renderChart(
+    {
+      title: seriesTitle(entry),
+      history: history.values,
+      center: entry.hasQuantiles ? entry.quantile(0.5) : entry.mean,
+      ...(band === undefined ? {} : { lower: entry.quantile(band.low), upper: entry.quantile(band.high) }),
+      stampOf: (step) => (step < shift ? String(step) : format(stamps[step - shift] ?? step)),
+      legend: `history ┊ ${entry.hasQuantiles ? "median" : "mean"}${band === undefined ? "" : `, ░ ${band.low} to ${band.high}`}`,
+    },
+    context.terminal,
+  );
+}
+
+/** The run in a few lines: where it ran, how long it took, what was compiled. */
+export function reportLines(report: ForecastReport): string[] {
+  const time = report.milliseconds;
+  return [
+    `device ${report.device}, mode ${report.mode}, kv cache ${report.kvCache}, threads ${report.threads}, peak ${bytes(report.peakBytes)}`,
+    `load ${duration(time.load)}, compile ${duration(time.compile)}, first forecast ${duration(time.first)}, forecasts in all ${duration(time.total)}`,
+    `compiles ${report.compiles}, recompiles ${report.recompiles}, graph breaks ${report.graphBreaks}, fallbacks ${report.fallbacks}`,
+    `steps ${report.steps}, captured ${report.capturedSteps}, calls per step ${report.foreignCallsPerStep}, waits ${report.waits}`,
+  ];
+}
+
+function levelsOf(forecast: Forecast): readonly number[] {
+  return forecast.series[0]?.hasQuantiles === true ? forecast.quantiles : [];
+}
+
+function seriesTitle(entry: SeriesForecast): string {
+  return entry.id === entry.variate ? entry.id : `${entry.id}: ${entry.variate}`;
+}
+
+function quoted(text: string): string {
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}

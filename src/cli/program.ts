@@ -1,0 +1,128 @@
+/**
+ * The commands and flags of `tempograph`, and how any failure becomes one sentence and an exit code.
+ * Knows commander; what a command does is in its own file, loaded when it runs.
+ */
+import { Command, CommanderError } from "commander";
+import { readFileSync } from "node:fs";
+import { InputError } from "../forecast/errors.js";
+import { SETTINGS, type SettingName } from "../forecast/settings.js";
+import type { CliContext } from "./context.js";
+import { note } from "./context.js";
+import type { ForecastFlags } from "./forecast.js";
+
+/** Runs one command line (without node and script). Returns the exit code; never throws. */
+export async function runProgram(words: readonly string[], context: CliContext): Promise<number> {
+  let code = 0;
+  const program = buildProgram(context, (result) => {
+    code = result;
+  });
+  try {
+    await program.parseAsync([...words], { from: "user" });
+    return code;
+  } catch (error) {
+    return failure(error, context);
+  }
+}
+
+function failure(error: unknown, context: CliContext): number {
+  if (error instanceof CommanderError) {
+    // Help and version end this way too, with code 0.
+    if (error.exitCode === 0) return 0;
+    if (error.code !== "commander.help") note(context, error.message.replace(/^error: /, ""));
+    return 2;
+  }
+  if (context.signal.aborted) {
+    note(context, "interrupted");
+    return 130;
+  }
+  note(
+    context,
+    error instanceof InputError
+      ? error.message
+      : `internal error, please report it: ${error instanceof Error ? error.message : String(error)}`,
+  );
+  if (!(error instanceof InputError) && context.environment["TEMPOGRAPH_DEBUG"] === "1" && error instanceof Error)
+    context.writeError(`${error.stack}\n`);
+  return 2;
+}
+
+function buildProgram(context: CliContext, finish: (code: number) => void): Command {
+  const program = new Command("tempograph")
+    .description("Forecasts time series with open foundation models, on a small compiler of its own.")
+    .version(packageVersion(), "--version", "print the version")
+    .helpOption("--help", "print help")
+    .exitOverride()
+    .configureOutput({
+      writeOut: context.writeOut,
+      writeErr: context.writeError,
+      // Failures are printed in one place, by `failure`.
+      outputError: () => undefined,
+      getOutHelpWidth: () => context.terminal.columns,
+      getErrHelpWidth: () => context.terminal.columns,
+      getOutHasColors: () => context.terminal.colours,
+      getErrHasColors: () => false,
+    });
+
+  const forecast = inherit(program.command("forecast"))
+    .description("forecast the series of a CSV or JSON file")
+    .argument("<file>", "the file, or - for standard input");
+  for (const name of ["model", "horizon", "context", "samples", "quantiles", "seed", "device", "mode", "kvCache", "threads"] as const) {
+    settingOption(forecast, name);
+  }
+  forecast
+    .option("--time <column>", "column of timestamps")
+    .option("--target <columns>", "columns to forecast, with commas between")
+    .option("--id <column>", "column that tells series apart (long tables)")
+    .option("--frequency <step>", "calendar step such as 1h, 15min, D; missing steps become gaps")
+    .option("--past <columns>", "columns used as past covariates")
+    .option("--known <file>", "file of covariates known ahead")
+    .option("--joint", "columns are variates of one series")
+    .option("--last <k>", "forecast the last K windows")
+    .option("--tokenizer <reference>", "tokenizer of a Kronos model")
+    .option("--temperature <number>", "sampling of a Kronos model")
+    .option("--top-k <count>", "sampling of a Kronos model")
+    .option("--top-p <share>", "sampling of a Kronos model")
+    .option("--revision <name>", "revision of a hub model")
+    .option("--offline", "never download")
+    .option("--paths", "put sample paths into the JSON")
+    .option("--no-report", "leave the report out; equal inputs then give equal bytes")
+    .option("--format <name>", "table, json, csv or chart", "table")
+    .option("--output <file>", "write there instead of standard output")
+    .option("--quiet", "no notes on standard error")
+    .action(async (file: string, flags: ForecastFlags) => {
+      const { runForecast } = await import("./forecast.js");
+      finish(await runForecast(file, flags, context));
+    });
+
+  inherit(program.command("demo"))
+    .description("forecast the example series and show what the engine did")
+    .action(async () => {
+      const { runDemo } = await import("./demo.js");
+      finish(await runDemo(context));
+    });
+
+  inherit(program.command("config"))
+    .description("list every setting with its value and where the value came from")
+    .option("--json", "as JSON")
+    .action(async (flags: { json?: boolean }) => {
+      const { runConfig } = await import("./config.js");
+      finish(runConfig(context, flags));
+    });
+  return program;
+
+  function inherit(command: Command): Command {
+    return command.copyInheritedSettings(program).helpOption("--help", "print help").allowExcessArguments(false);
+  }
+}
+
+function settingOption(command: Command, name: SettingName): void {
+  const setting = SETTINGS[name];
+  if (setting.flag === undefined) throw new Error(`setting ${name} has no flag`);
+  const text = setting.defaultValue === undefined ? setting.defaultText : String(setting.defaultValue);
+  command.option(`${setting.flag} <value>`, `${setting.meaning} (default: ${text ?? "unset"})`);
+}
+
+function packageVersion(): string {
+  const manifest: unknown = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
+  return String((manifest as { version: unknown }).version);
+}
