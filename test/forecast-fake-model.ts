@@ -78,7 +78,9 @@ export class FakeModel implements ForecastModel {
         : {
             quantiles: {
               levels: knots,
-              values: last.map((level) => Float32Array.from({ length: knots.length * horizon }, (_, index) => level + 10 * (knots[Math.floor(index / horizon)] ?? 0))),
+              values: last.map((level) =>
+                Float32Array.from({ length: knots.length * horizon }, (_, index) => level + 10 * (knots[Math.floor(index / horizon)] ?? 0)),
+              ),
             },
           }),
     };
