@@ -158,10 +158,15 @@ typedef struct {
 } Gate;
 #define GATE_START {0, 0, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER}
 
-static const int64_t spinNanoseconds = 50000;      /* longer than the gap between two kernels */
-static const int64_t yieldNanoseconds = 1000000;   /* from here on waking up costs less than burning the core */
+/*
+ * A short pure spin covers threads that finish together. After it every look at the word is preceded by a sched_yield: half a
+ * microsecond on a core of one's own, and the only way forward when the thread waited for is queued behind this one.
+ */
+static const int64_t spinNanoseconds = 4000;
+static const int64_t barrierNanoseconds = 1000000; /* from here on waking up costs less than burning the core */
+static const int64_t parkNanoseconds = 60000;      /* the gap between two runs of a decoding loop */
 
-/* Returns when the word differs from `seen`. `yieldFor` is how long to give the core away by sched_yield before sleeping. */
+/* Returns when the word differs from `seen`; spins for `spinFor`, yields for `yieldFor`, then sleeps. */
 static void gate_wait(Gate *gate, uint32_t seen, int64_t spinFor, int64_t yieldFor) {
   if (atomic_load_explicit(&gate->word, memory_order_acquire) != seen) return;
   int64_t start = nanoseconds(), waited = 0;
@@ -238,7 +243,7 @@ static bool pass_barrier(const Region *region) {
     atomic_store(&pool.arrived, 0);
     gate_add(&pool.phase, 1);
   } else {
-    gate_wait(&pool.phase, phase, region->spinFor, yieldNanoseconds);
+    gate_wait(&pool.phase, phase, region->spinFor, barrierNanoseconds);
   }
   return !atomic_load(&pool.stop);
 }
@@ -280,7 +285,7 @@ static void *work(void *argument) {
   int thread = (int)(intptr_t)argument;
   Seat *seat = &pool.seats[thread];
   for (uint32_t seen = 0;; seen++) {
-    gate_wait(&seat->start, seen, spinNanoseconds, 0);
+    gate_wait(&seat->start, seen, spinNanoseconds, parkNanoseconds);
     uint64_t numerics = enter_numerics();
     execute_steps(&pool.region, thread);
     leave_numerics(numerics);
@@ -353,7 +358,7 @@ static int64_t run_region(Step *steps, int64_t count, int64_t asked, const _Atom
   execute_steps(&pool.region, 0);
   leave_numerics(numerics);
 
-  for (uint32_t left; (left = atomic_load(&pool.running.word)) != 0;) gate_wait(&pool.running, left, spinFor, yieldNanoseconds);
+  for (uint32_t left; (left = atomic_load(&pool.running.word)) != 0;) gate_wait(&pool.running, left, spinFor, barrierNanoseconds);
   int64_t status = atomic_load(&pool.stop) ? ABORTED : DONE;
   pthread_mutex_unlock(&pool.entry);
   return status;

@@ -18,7 +18,6 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { open, readFile, rename } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import type { Environment } from "./compiler.js";
@@ -107,7 +106,7 @@ export class ArtifactCache {
       if (problem === undefined) return { path, damaged };
       damaged = true;
       this.onRebuild(`artifact cache: ${path} ${problem}; it is removed and built again`);
-      rmSync(path, { force: true, recursive: true });
+      this.discard(path);
     }
     return { damaged };
   }
@@ -121,15 +120,21 @@ export class ArtifactCache {
     return sha256(readFileSync(path)).slice(0, 32) === checksum ? undefined : "is damaged (its checksum differs)";
   }
 
+  /** Removes an entry that must not be used again. */
+  discard(path: string): void {
+    try {
+      rmSync(path, { force: true, recursive: true });
+    } catch (error) {
+      throw unwritable(this.directory, "cannot be written", error);
+    }
+  }
+
   /** Writes the C text beside its artifact, where a debugger and a person find it; returns its path. */
   writeSource(key: ArtifactKey, text: string): string {
     const path = join(this.directory, `${stemOf(key)}.c`);
-    const temporary = `${path}.${temporarySuffix()}`;
     try {
-      writeFileSync(temporary, text, { mode: 0o600, flag: "wx" });
-      renameSync(temporary, path);
+      replaceFile(path, text);
     } catch (error) {
-      rmSync(temporary, { force: true });
       throw unwritable(this.directory, "cannot be written", error);
     }
     return path;
@@ -141,30 +146,21 @@ export class ArtifactCache {
   }
 
   /** Takes a finished file in under its checksum; returns its lasting path. */
-  async add(key: ArtifactKey, temporary: string): Promise<string> {
-    const path = this.entryPath(key, await readFile(temporary));
-    const file = await open(temporary, "r");
+  add(key: ArtifactKey, temporary: string): string {
     try {
-      await file.chmod(0o700);
-      await file.sync();
-    } finally {
-      await file.close();
+      const path = this.entryPath(key, readFileSync(temporary));
+      const file = openSync(temporary, "r");
+      try {
+        fchmodSync(file, 0o700);
+        fsyncSync(file);
+      } finally {
+        closeSync(file);
+      }
+      renameSync(temporary, path);
+      return path;
+    } catch (error) {
+      throw unwritable(this.directory, "cannot be written", error);
     }
-    await rename(temporary, path);
-    return path;
-  }
-
-  addSync(key: ArtifactKey, temporary: string): string {
-    const path = this.entryPath(key, readFileSync(temporary));
-    const file = openSync(temporary, "r");
-    try {
-      fchmodSync(file, 0o700);
-      fsyncSync(file);
-    } finally {
-      closeSync(file);
-    }
-    renameSync(temporary, path);
-    return path;
   }
 
   private entryPath(key: ArtifactKey, bytes: Uint8Array): string {
@@ -182,13 +178,10 @@ export class ArtifactCache {
 
   /** Remembers a text. Failing to is no error: it only costs asking again. */
   remember(name: string, text: string): void {
-    const path = join(this.directory, `${name}.txt`);
-    const temporary = `${path}.${temporarySuffix()}`;
     try {
-      writeFileSync(temporary, text, { mode: 0o600, flag: "wx" });
-      renameSync(temporary, path);
+      replaceFile(join(this.directory, `${name}.txt`), text);
     } catch {
-      rmSync(temporary, { force: true });
+      // Nothing to undo: replaceFile leaves no part behind.
     }
   }
 
@@ -198,13 +191,30 @@ export class ArtifactCache {
       if (!/\.tmp-[\w-]+$/.test(file)) continue;
       const path = join(this.directory, file);
       const found = lstatSync(path, { throwIfNoEntry: false });
-      if (found && Date.now() - found.mtimeMs > staleMilliseconds) rmSync(path, { force: true });
+      if (!found || Date.now() - found.mtimeMs <= staleMilliseconds) continue;
+      try {
+        rmSync(path, { force: true });
+      } catch {
+        // A folder that may only be read still serves its artifacts.
+      }
     }
   }
 }
 
 function temporarySuffix(): string {
   return `tmp-${randomUUID()}`;
+}
+
+/** Whole or not at all, whoever else writes the same file at the same time. */
+function replaceFile(path: string, text: string): void {
+  const temporary = `${path}.${temporarySuffix()}`;
+  try {
+    writeFileSync(temporary, text, { mode: 0o600, flag: "wx" });
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
 }
 
 function unwritable(directory: string, what: string, error: unknown): NativeError {

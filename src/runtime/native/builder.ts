@@ -79,7 +79,7 @@ export class Builder {
     const { job, key } = prepared;
     try {
       compileSync(prepared.compiler, job);
-      this.loadFresh(unit, job, this.cache.addSync(key, job.outputPath));
+      this.loadFresh(unit, job, this.cache.add(key, job.outputPath));
     } finally {
       rmSync(job.outputPath, { force: true });
     }
@@ -92,7 +92,7 @@ export class Builder {
     const { job, key } = prepared;
     try {
       await compile(prepared.compiler, job);
-      this.loadFresh(unit, job, await this.cache.add(key, job.outputPath));
+      this.loadFresh(unit, job, this.cache.add(key, job.outputPath));
     } finally {
       rmSync(job.outputPath, { force: true });
     }
@@ -113,7 +113,7 @@ export class Builder {
       // Whole, yet not loadable here: built against another C library, for example, in a home folder shared by machines.
       this.log(`artifact cache: ${path} cannot be loaded (${reasonOf(error)}); it is removed and built again`);
       this.counters.cacheRebuilds += 1;
-      rmSync(path, { force: true });
+      this.cache.discard(path);
       return false;
     }
     this.counters.cacheHits += 1;
@@ -136,7 +136,7 @@ export class Builder {
       this.open(unit, path);
     } catch (error) {
       if (error instanceof NativeError && error.code === "cache-noexec") throw error;
-      rmSync(path, { force: true });
+      this.cache.discard(path);
       throw new CompilerError(
         `The library compiled from ${job.sourcePath} cannot be used: ${reasonOf(error)}`,
         job.sourcePath,
@@ -150,7 +150,7 @@ export class Builder {
       unit.load(path);
     } catch (error) {
       // The dynamic loader's words for "mapping this file executable was refused".
-      if (/failed to map segment|Operation not permitted|Permission denied/.test(reasonOf(error))) {
+      if (/failed to map segment|Operation not permitted/.test(reasonOf(error))) {
         throw new NativeError(
           "cache-noexec",
           `The artifact cache ${this.cache.directory} is on a file system that does not allow running code (mounted noexec?): ${reasonOf(error)}. Set TEMPOGRAPH_CACHE_DIR to a folder elsewhere.`,

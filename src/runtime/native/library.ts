@@ -110,6 +110,7 @@ function requireCount(name: string, value: number): void {
 
 class KoffiLibrary implements NativeLibrary {
   private readonly submissions: Submissions;
+  /** Addresses of each source that was loaded, by `sourceKey`. */
   private readonly symbols = new Map<string, ReadonlyMap<string, number>>();
   private readonly inProgress = new Map<string, Promise<void>>();
   private ticks: number | undefined;
