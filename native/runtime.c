@@ -166,21 +166,23 @@ static const int64_t spinNanoseconds = 4000;
 static const int64_t barrierNanoseconds = 1000000; /* from here on waking up costs less than burning the core */
 static const int64_t parkNanoseconds = 60000;      /* the gap between two runs of a decoding loop */
 
-/* Returns when the word differs from `seen`; spins for `spinFor`, yields for `yieldFor`, then sleeps. */
-static void gate_wait(Gate *gate, uint32_t seen, int64_t spinFor, int64_t yieldFor) {
-  if (atomic_load_explicit(&gate->word, memory_order_acquire) != seen) return;
-  int64_t start = nanoseconds(), waited = 0;
-  while (waited < spinFor) {
+/* True as soon as the word differs from `seen`, false after `nanosecondsLeft` of looking. */
+static bool gate_spin(Gate *gate, uint32_t seen, int64_t nanosecondsLeft) {
+  if (atomic_load_explicit(&gate->word, memory_order_acquire) != seen) return true;
+  for (int64_t start = nanoseconds(); nanoseconds() - start < nanosecondsLeft;) {
     for (int i = 0; i < 32; i++) {
-      if (atomic_load_explicit(&gate->word, memory_order_acquire) != seen) return;
+      if (atomic_load_explicit(&gate->word, memory_order_acquire) != seen) return true;
       relax();
     }
-    waited = nanoseconds() - start;
   }
-  while (waited < spinFor + yieldFor) {
+  return false;
+}
+
+/* Returns when the word differs from `seen`; gives the core away for `yieldFor` nanoseconds, then sleeps. */
+static void gate_rest(Gate *gate, uint32_t seen, int64_t yieldFor) {
+  for (int64_t start = nanoseconds(); nanoseconds() - start < yieldFor;) {
     sched_yield();
     if (atomic_load_explicit(&gate->word, memory_order_acquire) != seen) return;
-    waited = nanoseconds() - start;
   }
   pthread_mutex_lock(&gate->lock);
   atomic_fetch_add(&gate->sleepers, 1);
@@ -206,6 +208,8 @@ typedef struct {
   Gate start; /* bumped once per region this worker takes part in */
   char *scratch;
   int64_t scratchBytes;
+  _Atomic int core; /* where its thread was last seen, -1 outside regions and where the system does not tell */
+  int64_t moved;    /* when its thread last changed cores by itself */
 } Seat;
 
 typedef struct {
@@ -230,20 +234,61 @@ static struct {
   Seat seats[MAXIMUM_THREADS];
 } pool = {.entry = PTHREAD_MUTEX_INITIALIZER, .phase = GATE_START, .running = GATE_START};
 
+/*
+ * Threads that wait for each other all day look busy to the system's scheduler, which then may leave two of them on one core while
+ * another core runs somebody's background job. Whoever finds a thread of a lower number on its own core moves to one that no thread
+ * of the region uses. Its affinity afterwards is what it was before.
+ */
+static void leave_shared_core(const Region *region, int thread) {
+#if defined(__linux__)
+  Seat *seat = &pool.seats[thread];
+  int core = sched_getcpu();
+  bool shared = false;
+  atomic_store_explicit(&seat->core, core, memory_order_relaxed);
+  for (int t = 0; t < thread; t++) shared |= atomic_load_explicit(&pool.seats[t].core, memory_order_relaxed) == core;
+  if (!shared || region->spinFor == 0) return;
+  int64_t now = nanoseconds();
+  if (now - seat->moved < 1000000) return;
+  seat->moved = now;
+  cpu_set_t allowed, unused;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  unused = allowed;
+  for (int t = 0; t < region->threads; t++) {
+    int taken = atomic_load_explicit(&pool.seats[t].core, memory_order_relaxed);
+    if (taken >= 0 && taken < CPU_SETSIZE) CPU_CLR(taken, &unused);
+  }
+  if (CPU_COUNT(&unused) == 0 || sched_setaffinity(0, sizeof unused, &unused) != 0) return;
+  sched_setaffinity(0, sizeof allowed, &allowed);
+  atomic_store_explicit(&seat->core, sched_getcpu(), memory_order_relaxed);
+#else
+  (void)region;
+  (void)thread;
+#endif
+}
+
+static int usable_cores(void) {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
+#endif
+  return (int)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
 static void stop_region(void) {
   atomic_store(&pool.stop, 1);
   gate_add(&pool.phase, 1);
 }
 
 /* True when every thread has arrived, false when the region stops. The phase is read before the stop word: see stop_region. */
-static bool pass_barrier(const Region *region) {
+static bool pass_barrier(const Region *region, int thread) {
   uint32_t phase = atomic_load(&pool.phase.word);
   if (atomic_load(&pool.stop)) return false;
   if (atomic_fetch_add(&pool.arrived, 1) + 1 == (uint32_t)region->threads) {
     atomic_store(&pool.arrived, 0);
     gate_add(&pool.phase, 1);
-  } else {
-    gate_wait(&pool.phase, phase, region->spinFor, barrierNanoseconds);
+  } else if (!gate_spin(&pool.phase, phase, region->spinFor)) {
+    leave_shared_core(region, thread);
+    gate_rest(&pool.phase, phase, barrierNanoseconds);
   }
   return !atomic_load(&pool.stop);
 }
@@ -260,7 +305,7 @@ static void execute_steps(const Region *region, int thread) {
   int64_t before = timed ? ticks() : 0;
   for (int64_t i = 0; i < region->count; i++) {
     Step *step = &region->steps[i];
-    if ((step->flags & BARRIER) && threads > 1 && i > 0 && !pass_barrier(region)) return;
+    if ((step->flags & BARRIER) && threads > 1 && i > 0 && !pass_barrier(region, thread)) return;
     if (atomic_load_explicit(region->abortWord, memory_order_relaxed) || atomic_load_explicit(region->cancel, memory_order_relaxed)) {
       stop_region();
       return;
@@ -285,7 +330,8 @@ static void *work(void *argument) {
   int thread = (int)(intptr_t)argument;
   Seat *seat = &pool.seats[thread];
   for (uint32_t seen = 0;; seen++) {
-    gate_wait(&seat->start, seen, spinNanoseconds, parkNanoseconds);
+    if (!gate_spin(&seat->start, seen, spinNanoseconds)) gate_rest(&seat->start, seen, parkNanoseconds);
+    leave_shared_core(&pool.region, thread);
     uint64_t numerics = enter_numerics();
     execute_steps(&pool.region, thread);
     leave_numerics(numerics);
@@ -346,19 +392,22 @@ static int64_t run_region(Step *steps, int64_t count, int64_t asked, const _Atom
     pthread_mutex_unlock(&pool.entry);
     return OUT_OF_MEMORY;
   }
-  if (pool.cores == 0) pool.cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+  if (pool.cores == 0) pool.cores = usable_cores();
   int64_t spinFor = threads > pool.cores ? 0 : spinNanoseconds;
   pool.region = (Region){steps, count, threads, profile, spinFor, abortWord, cancel};
   atomic_store(&pool.stop, 0);
   atomic_store(&pool.arrived, 0);
   atomic_store(&pool.running.word, (uint32_t)(threads - 1));
+  if (threads > 1) leave_shared_core(&pool.region, 0); /* never moves thread 0: publishes where it is */
+  for (int t = 1; t < threads; t++) atomic_store_explicit(&pool.seats[t].core, -1, memory_order_relaxed);
   for (int t = 1; t < threads; t++) gate_add(&pool.seats[t].start, 1);
 
   uint64_t numerics = enter_numerics();
   execute_steps(&pool.region, 0);
   leave_numerics(numerics);
 
-  for (uint32_t left; (left = atomic_load(&pool.running.word)) != 0;) gate_wait(&pool.running, left, spinFor, barrierNanoseconds);
+  for (uint32_t left; (left = atomic_load(&pool.running.word)) != 0;)
+    if (!gate_spin(&pool.running, left, spinFor)) gate_rest(&pool.running, left, barrierNanoseconds);
   int64_t status = atomic_load(&pool.stop) ? ABORTED : DONE;
   pthread_mutex_unlock(&pool.entry);
   return status;

@@ -3,7 +3,7 @@
  * Knows compilers and the cache; must not know what a kernel is or how libraries are opened.
  */
 import { rmSync } from "node:fs";
-import { artifactFormat, ArtifactCache, sha256, type ArtifactKey } from "./artifact-cache.js";
+import { artifactFormat, type ArtifactCache, sha256, type ArtifactKey } from "./artifact-cache.js";
 import {
   compile,
   compilerMissing,
