@@ -74,9 +74,7 @@ export class Forecaster {
     const context = checked.context ?? this.#model.maximumContext;
     const samples = checked.samples ?? this.#model.defaultSamples;
     const prepared = checkedSeries.map((entry) => prepareSeries(entry, horizon, context));
-    const turn = this.#queue.then(() => this.#run(prepared, horizon, samples, checked));
-    this.#queue = turn.catch(() => undefined);
-    return turn;
+    return this.#inTurn(checked.signal, () => this.#run(prepared, horizon, samples, checked));
   }
 
   /** The same fields as a forecast's report, accumulated since loading. */
@@ -103,6 +101,22 @@ export class Forecaster {
   async [Symbol.asyncDispose](): Promise<void> {
     this.dispose();
     await this.#queue;
+  }
+
+  /** Runs `work` when the calls before it are done. A call aborted while it waits rejects at once and gives up its turn. */
+  async #inTurn<Result>(signal: AbortSignal | undefined, work: () => Promise<Result>): Promise<Result> {
+    const previous = this.#queue;
+    let giveUp: (reason: unknown) => void = () => undefined;
+    const aborted = new Promise<never>((_, reject) => (giveUp = reject));
+    const onAbort = (): void => giveUp(signal?.reason);
+    signal?.addEventListener("abort", onAbort, { once: true });
+    const turn = previous.then(() => {
+      signal?.removeEventListener("abort", onAbort);
+      signal?.throwIfAborted();
+      return work();
+    });
+    this.#queue = turn.catch(() => undefined);
+    return Promise.race([turn, aborted]);
   }
 
   #assertLoaded(): void {

@@ -3,7 +3,7 @@
  * Knows the input forms and their mistakes; nothing of models' insides, files or devices.
  */
 import type { ModelSeries } from "../models/model.js";
-import { planCalendar, type CalendarPlan, type Timestamp } from "./calendar.js";
+import { onGrid, planCalendar, type CalendarPlan, type Timestamp } from "./calendar.js";
 import { InputError } from "./errors.js";
 import { seriesStream } from "./stream.js";
 
@@ -49,7 +49,10 @@ export interface CheckedSeries {
   readonly label: string;
   readonly id: string;
   readonly names: readonly string[];
+  /** [V][length]; missing steps of a named frequency are NaN. */
   readonly rows: readonly Values[];
+  /** Values given per variate, and steps they span. */
+  readonly given: number;
   readonly length: number;
   readonly calendar: CalendarPlan;
 }
@@ -92,34 +95,23 @@ export function checkSeries(input: SeriesInput, index: number): CheckedSeries {
       `${label} has ${length} values and ${input.timestamps.length} timestamps: give one timestamp per value`,
     );
   }
-  return {
-    input,
-    label,
-    id: input.id ?? String(index),
-    names,
-    rows,
-    length,
-    calendar: planCalendar(input.timestamps, input.frequency, length, label),
-  };
+  const calendar = planCalendar(input.timestamps, input.frequency, length, label);
+  const { positions } = calendar;
+  const gridRows = positions === undefined ? rows : rows.map((row) => onGrid(row, positions, null));
+  return { input, label, id: input.id ?? String(index), names, rows: gridRows, given: length, length: gridRows[0]?.length ?? 0, calendar };
 }
 
 /** Cuts to the context, converts to float32, builds masks and future stamps. Throws InputError. */
 export function prepareSeries(series: CheckedSeries, horizon: number, context: number): PreparedSeries {
   const { input, label, rows, names, length } = series;
   const start = Math.max(0, length - context);
-  const past = covariateRows(input.pastCovariates, label, "pastCovariates", length, `the ${length} steps of the series`);
-  const known = covariateRows(
-    input.knownCovariates,
-    label,
-    "knownCovariates",
-    length + horizon,
-    `the ${length} steps of the series plus the horizon of ${horizon}`,
-  );
+  const past = covariateRows(series, input.pastCovariates, "pastCovariates", 0);
+  const known = covariateRows(series, input.knownCovariates, "knownCovariates", horizon);
   const all = [...rows, ...past.rows, ...known.rows];
   const allNames = [...names, ...past.names, ...known.names];
   const values = all.map((row, variate) => toFloat32(row, start, length, `${label}, "${allNames[variate]}"`));
-  const mask = buildMask(input, values, rows.length, start, length, label);
-  const warnings: string[] = [];
+  const mask = buildMask(series, values, start);
+  const warnings: string[] = series.calendar.warning === undefined ? [] : [series.calendar.warning];
   for (let variate = 0; variate < rows.length; variate += 1) {
     const observed = countOnes(mask[variate]);
     if (observed === 0) {
@@ -179,14 +171,15 @@ function namedRows(columns: Readonly<Record<string, Values>>): { names: string[]
   return { names, rows };
 }
 
+/** Covariates on the steps of the series, with `ahead` steps of the future after them. */
 function covariateRows(
+  series: CheckedSeries,
   covariates: SeriesInput["knownCovariates"],
-  label: string,
   field: string,
-  expected: number,
-  meaning: string,
+  ahead: number,
 ): { names: string[]; rows: Values[] } {
   if (covariates === undefined) return { names: [], rows: [] };
+  const { label, given, calendar } = series;
   const { names, rows } = isNumbers(covariates)
     ? {
         rows: Array.from(covariates as readonly Values[]),
@@ -195,14 +188,16 @@ function covariateRows(
     : namedRows(covariates as Readonly<Record<string, Values>>);
   rows.forEach((row, index) => {
     if (!isNumbers(row)) throw new InputError("bad-series", `${label}: ${field} must be lists of numbers, one per covariate`);
-    if (row.length !== expected) {
+    if (row.length !== given + ahead) {
+      const meaning = `the ${given} steps of the series${ahead === 0 ? "" : ` plus the horizon of ${ahead}`}`;
       throw new InputError(
         "bad-covariate-length",
-        `${label}: ${field} "${names[index]}" has ${row.length} values, expected ${expected}: ${meaning}`,
+        `${label}: ${field} "${names[index]}" has ${row.length} values, expected ${given + ahead}: ${meaning}`,
       );
     }
   });
-  return { names, rows };
+  const { positions } = calendar;
+  return { names, rows: positions === undefined ? rows : rows.map((row) => onGrid(row, positions, null)) };
 }
 
 function toFloat32(row: Values, start: number, end: number, where: string): Float32Array {
@@ -229,35 +224,22 @@ function toFloat32(row: Values, start: number, end: number, where: string): Floa
   return result;
 }
 
-function buildMask(
-  input: SeriesInput,
-  values: readonly Float32Array[],
-  targets: number,
-  start: number,
-  length: number,
-  label: string,
-): Uint8Array[] {
-  const given = input.mask;
-  const rows =
-    given === undefined
-      ? []
-      : isNumbers(given[0])
-        ? (given as readonly ArrayLike<number | boolean>[])
-        : [given as ArrayLike<number | boolean>];
-  if (given !== undefined && rows.length !== targets && rows.length !== 1) {
-    throw new InputError("bad-mask", `${label}: mask has ${rows.length} rows, the series has ${targets} variates`);
+/** [V][steps from `start`] 1 = observed; covariates have no mask of their own. */
+function buildMask({ input, rows, given, calendar, label }: CheckedSeries, values: readonly Float32Array[], start: number): Uint8Array[] {
+  const mask = input.mask;
+  const maskRows =
+    mask === undefined ? [] : isNumbers(mask[0]) ? (mask as readonly ArrayLike<number | boolean>[]) : [mask as ArrayLike<number | boolean>];
+  if (mask !== undefined && maskRows.length !== rows.length && maskRows.length !== 1) {
+    throw new InputError("bad-mask", `${label}: mask has ${maskRows.length} rows, the series has ${rows.length} variates`);
   }
+  const { positions } = calendar;
   return values.map((row, variate) => {
-    const maskRow = variate < targets ? (rows[variate] ?? rows[0]) : undefined;
-    if (maskRow !== undefined && maskRow.length !== length) {
-      throw new InputError("bad-mask", `${label}: mask has ${maskRow.length} entries for ${length} values: give one per value`);
+    const own = variate < rows.length ? (maskRows[variate] ?? maskRows[0]) : undefined;
+    if (own !== undefined && own.length !== given) {
+      throw new InputError("bad-mask", `${label}: mask has ${own.length} entries for ${given} values: give one per value`);
     }
-    const result = new Uint8Array(row.length);
-    for (let step = 0; step < row.length; step += 1) {
-      const allowed = maskRow === undefined || Number(maskRow[start + step] ?? 0) !== 0;
-      result[step] = allowed && !Number.isNaN(row[step] ?? Number.NaN) ? 1 : 0;
-    }
-    return result;
+    const onSteps = own === undefined || positions === undefined ? own : onGrid(own, positions, 0);
+    return Uint8Array.from(row, (value, step) => (!Number.isNaN(value) && Number(onSteps?.[start + step] ?? 1) !== 0 ? 1 : 0));
   });
 }
 
