@@ -322,7 +322,9 @@ test("gaps: rows are steps with a warning; with a frequency they become missing 
   const timestamps = [0, 1, 2, 3, 4, 7, 8, 9, 10, 11].map(hour);
   const series = { values: [0, 1, 2, 3, 4, 7, 8, 9, 10, 11], timestamps, pastCovariates: [[0, 1, 2, 3, 4, 7, 8, 9, 10, 11]] };
   const rows = await forecaster.predict(series, { horizon: 1 });
-  expect(rows.warnings).toEqual([expect.stringMatching(/1 gap .*2 missing steps of 1h.*steps are rows/)]);
+  expect(rows.warnings).toMatchObject([
+    { code: "gaps", message: expect.stringMatching(/1 gap .*2 missing steps of 1h.*steps are rows/) as string },
+  ]);
   const gaps = await forecaster.predict({ ...series, frequency: "1h" }, { horizon: 1 });
   expect(gaps.timestamps).toEqual([hour(12)]);
   const [first, second] = model.requests.map((request) => request.series[0]);

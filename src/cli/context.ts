@@ -8,7 +8,7 @@ export interface CliContext {
   readonly writeOut: (text: string) => void;
   readonly writeError: (text: string) => void;
   readonly environment: Environment;
-  /** Working folder: relative paths and `.env.compile` are looked up here. */
+  /** Where `.env.compile` is looked for. */
   readonly folder: string;
   /** Width in columns, and whether stdout takes colours. */
   readonly terminal: { readonly columns: number; readonly colours: boolean };

@@ -5,12 +5,12 @@
 import { fileURLToPath } from "node:url";
 import { planCalendar } from "../forecast/calendar.js";
 import { DEFAULT_HORIZON } from "../forecast/options.js";
+import { readSeriesTable } from "../io/table.js";
 import { resolveSettings } from "../forecast/resolve-settings.js";
 import { toInputs } from "./forecast.js";
 import type { CliContext } from "./context.js";
 import { duration } from "./numbers.js";
 import { reportLines, seriesChart, seriesTable } from "./present.js";
-import { readSeriesFile } from "./series-file.js";
 import { skillLines } from "./skill.js";
 
 export const EXAMPLE_FILE = fileURLToPath(new URL("../../examples/data/hourly.csv", import.meta.url));
@@ -23,8 +23,8 @@ export function isUntrained(reference: string): boolean {
 export async function runDemo(context: CliContext): Promise<number> {
   const started = performance.now();
   const { values } = resolveSettings({ environment: context.environment, folder: context.folder });
-  const file = await readSeriesFile(EXAMPLE_FILE, { targets: undefined, past: undefined });
-  const { inputs, histories } = toInputs(file.series, {});
+  const table = await readSeriesTable(EXAMPLE_FILE);
+  const { inputs, histories } = toInputs(table.series, false);
   const input = inputs[0];
   const history = histories[0];
   if (input === undefined || history === undefined) throw new Error("the example series is missing from the package");

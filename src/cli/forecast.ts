@@ -6,10 +6,10 @@ import { InputError } from "../forecast/errors.js";
 import { resolveSettings } from "../forecast/resolve-settings.js";
 import { SETTING_NAMES, SETTINGS, type SettingName } from "../forecast/settings.js";
 import type { SeriesInput } from "../index.js";
+import { readSeriesTable, type SeriesColumn, type TableSeries } from "../io/table.js";
 import { note, type CliContext } from "./context.js";
 import { checkOutput, deliver } from "./output.js";
 import { forecastChart, forecastCsv, forecastJson, forecastTable, reportLines, type History } from "./present.js";
-import { readSeriesFile, type FileSeries } from "./series-file.js";
 
 export const FORMATS = ["table", "json", "csv", "chart", "parquet"] as const;
 
@@ -63,15 +63,17 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
   ) as Partial<Record<SettingName, string>>;
   const { values, settings } = resolveSettings({ flags: settingFlags, environment: context.environment, folder: context.folder });
 
-  const fileSeries = await readSeriesFile(file, {
+  const targets = splitNames(flags.target, "--target");
+  const past = splitNames(flags.past, "--past");
+  const table = await readSeriesTable(file, {
     ...(flags.time === undefined ? {} : { time: flags.time }),
     ...(flags.id === undefined ? {} : { id: flags.id }),
     ...(flags.frequency === undefined ? {} : { frequency: flags.frequency }),
-    targets: splitNames(flags.target, "--target"),
-    past: splitNames(flags.past, "--past"),
+    ...(targets === undefined ? {} : { targets }),
+    ...(past === undefined ? {} : { past }),
   });
-  if (flags.quiet !== true) for (const text of fileSeries.notes) note(context, text);
-  const { inputs, histories } = toInputs(fileSeries.series, flags);
+  if (flags.quiet !== true) for (const text of table.notes) note(context, text);
+  const { inputs, histories } = toInputs(table.series, flags.joint === true);
 
   const forecaster = await context.load(values.model, {
     device: values.device,
@@ -91,7 +93,10 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
       report: flags.report ?? true,
       signal: context.signal,
     });
-    if (flags.quiet !== true) for (const text of forecast.warnings) note(context, text);
+    if (flags.quiet !== true) {
+      // Gaps were reported when the file was read.
+      for (const warning of forecast.warnings) if (warning.code !== "gaps") note(context, warning.message);
+    }
     const withReport = (text: string): string => (flags.report === false ? text : `${text}\n${reportLines(forecast.report).join("\n")}\n`);
     const text = {
       json: () => forecastJson(forecast),
@@ -120,26 +125,26 @@ function splitNames(text: string | undefined, flag: string): readonly string[] |
   return names;
 }
 
-/** One input per target column, or per file series with --joint; and the histories in the order of the answer's entries. */
-export function toInputs(
-  series: readonly FileSeries[],
-  flags: Pick<ForecastFlags, "joint" | "frequency">,
-): { inputs: SeriesInput[]; histories: History[] } {
+/** One input per target column, or per series with `joint`; and the histories in the order of the answer's entries. */
+export function toInputs(series: readonly TableSeries[], joint: boolean): { inputs: SeriesInput[]; histories: History[] } {
   const inputs: SeriesInput[] = [];
   const histories: History[] = [];
-  for (const entry of series) {
+  for (const { id, targets, past, calendar, frequency } of series) {
+    const timestamps = calendar?.timestamps;
     const common = {
-      id: entry.id,
-      ...(entry.timestamps === undefined ? {} : { timestamps: entry.timestamps }),
-      ...(entry.frequency === undefined ? {} : { frequency: entry.frequency }),
-      ...(entry.past.length === 0 ? {} : { pastCovariates: Object.fromEntries(entry.past.map((column) => [column.name, column.values])) }),
+      id,
+      ...(timestamps === undefined ? {} : { timestamps }),
+      ...(frequency === undefined ? {} : { frequency }),
+      ...(past.length === 0 ? {} : { pastCovariates: byName(past) }),
     };
-    const groups = flags.joint === true ? [entry.targets] : entry.targets.map((column) => [column]);
-    for (const group of groups) {
-      inputs.push({ ...common, columns: Object.fromEntries(group.map((column) => [column.name, column.values])) });
-      for (const column of group)
-        histories.push({ values: column.values, ...(entry.timestamps === undefined ? {} : { timestamps: entry.timestamps }) });
+    for (const group of joint ? [targets] : targets.map((column) => [column])) {
+      inputs.push({ ...common, columns: byName(group) });
+      for (const { values } of group) histories.push({ values, ...(timestamps === undefined ? {} : { timestamps }) });
     }
   }
   return { inputs, histories };
+}
+
+function byName(columns: readonly SeriesColumn[]): Record<string, Float64Array> {
+  return Object.fromEntries(columns.map(({ name, values }) => [name, values]));
 }

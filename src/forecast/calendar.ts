@@ -2,8 +2,15 @@
  * Stamps of the future, seasonal period and gaps of one series, from its timestamps and frequency.
  * The calendar itself lives in io; this says how a series without stamps is counted, and how missing steps become gaps.
  */
-import { readCalendar } from "../io/calendar.js";
+import { readCalendar, type SeriesCalendar } from "../io/calendar.js";
 import { parseFrequency, seasonalPeriod } from "../io/frequency.js";
+
+/** Something a person should know that stops nothing. */
+export interface Warning {
+  readonly code: "gaps" | "one-value";
+  /** One sentence. */
+  readonly message: string;
+}
 
 /** ISO 8601 text with the input's offset, or a step counted from 0. */
 export type Timestamp = string | number;
@@ -13,8 +20,8 @@ export interface CalendarPlan {
   readonly seasonality: number | undefined;
   /** [L] places of the values among all steps, when a named frequency finds steps missing; absent: every value is a step. */
   readonly positions?: Int32Array;
-  /** What a person should know about gaps, one sentence. */
-  readonly warning?: string;
+  /** What a person should know about gaps. */
+  readonly warning?: Warning;
   /** [horizon] stamps after the last step. */
   future(horizon: number): Timestamp[];
 }
@@ -33,17 +40,18 @@ export function planCalendar(
   const calendar = readCalendar(timestamps, frequency, label);
   const { gaps, positions } = calendar;
   const hasGaps = gaps.count > 0;
-  const size = `${plural(gaps.count, "gap")} in the timestamps, ${plural(gaps.missing, "missing step")} of ${calendar.frequency?.label ?? "?"}, the longest ${gaps.longest}`;
   return {
     seasonality: knownPeriod(calendar.seasonalPeriod),
     ...(hasGaps && positions !== undefined ? { positions } : {}),
-    ...(hasGaps
-      ? {
-          warning: `${label}: ${size}; ${positions === undefined ? "steps are rows (name a frequency to make them missing values)" : "they count as missing values"}`,
-        }
-      : {}),
+    ...(hasGaps ? { warning: gapWarning(calendar, label) } : {}),
     future: (horizon) => calendar.future(horizon) ?? countedSteps(length, horizon),
   };
+}
+
+function gapWarning({ gaps, positions, frequency }: SeriesCalendar, label: string): Warning {
+  const effect = positions === undefined ? "steps are rows (name a frequency to make them missing values)" : "they count as missing values";
+  const size = `${plural(gaps.count, "gap")} in the timestamps, ${plural(gaps.missing, "missing step")} of ${frequency?.label ?? "one step"}, the longest ${gaps.longest}`;
+  return { code: "gaps", message: `${label}: ${size}; ${effect}` };
 }
 
 /** Values on the grid of all steps: missing steps hold `missing`. `tail` values after the last position are appended as they are. */

@@ -3,7 +3,7 @@
  * Plain data and arithmetic on it; knows nothing of models, devices or files. Owns all its memory.
  */
 import type { ModelSeriesAnswer } from "../models/model.js";
-import type { Timestamp } from "./calendar.js";
+import type { Timestamp, Warning } from "./calendar.js";
 import { InputError } from "./errors.js";
 import { quantileOfKnots, quantileOfPaths } from "./quantiles.js";
 
@@ -137,8 +137,8 @@ export class Forecast implements Iterable<SeriesForecast> {
     /** One entry per (id, variate). */
     readonly series: readonly SeriesForecast[],
     readonly report: ForecastReport,
-    /** Things a person should know, one sentence each; empty when all is well. */
-    readonly warnings: readonly string[],
+    /** Things a person should know; empty when all is well. */
+    readonly warnings: readonly Warning[],
     shape: ForecastShape,
   ) {
     this.#shape = shape;

@@ -3,7 +3,7 @@
  * Knows the input forms and their mistakes; nothing of models' insides, files or devices.
  */
 import type { ModelSeries } from "../models/model.js";
-import { onGrid, planCalendar, type CalendarPlan, type Timestamp } from "./calendar.js";
+import { onGrid, planCalendar, type CalendarPlan, type Timestamp, type Warning } from "./calendar.js";
 import { InputError } from "./errors.js";
 import { seriesStream } from "./stream.js";
 
@@ -40,7 +40,7 @@ export interface PreparedSeries {
   readonly model: ModelSeries;
   /** [horizon] stamps of the forecast. */
   readonly timestamps: readonly Timestamp[];
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
 }
 
 /** A checked series before horizon and context are known. */
@@ -111,7 +111,7 @@ export function prepareSeries(series: CheckedSeries, horizon: number, context: n
   const allNames = [...names, ...past.names, ...known.names];
   const values = all.map((row, variate) => toFloat32(row, start, length, `${label}, "${allNames[variate]}"`));
   const mask = buildMask(series, values, start);
-  const warnings: string[] = series.calendar.warning === undefined ? [] : [series.calendar.warning];
+  const warnings: Warning[] = series.calendar.warning === undefined ? [] : [series.calendar.warning];
   for (let variate = 0; variate < rows.length; variate += 1) {
     const observed = countOnes(mask[variate]);
     if (observed === 0) {
@@ -121,7 +121,12 @@ export function prepareSeries(series: CheckedSeries, horizon: number, context: n
         `${label}: ${where} of "${names[variate]}" are missing (NaN or masked): at least one observed value is needed`,
       );
     }
-    if (observed === 1) warnings.push(`${label}: "${names[variate]}" has one observed value; the forecast can only continue its level`);
+    if (observed === 1) {
+      warnings.push({
+        code: "one-value",
+        message: `${label}: "${names[variate]}" has one observed value; the forecast can only continue its level`,
+      });
+    }
   }
   const knownFuture = known.rows.map((row, index) => {
     const future = toFloat32(row, length, length + horizon, `${label}, "${known.names[index]}"`);
