@@ -1,0 +1,69 @@
+/**
+ * CSV text to a raw table: delimiter, quotes, header. Knows nothing of what columns mean.
+ */
+
+import { CsvError } from "csv-parse";
+import { parse } from "csv-parse/sync";
+import type { RawRow, RawTable } from "./cells.js";
+import { parseNumber } from "./cells.js";
+import { InputError } from "./errors.js";
+import { parseStamp } from "./timestamps.js";
+
+const delimiters = [",", ";", "\t"] as const;
+
+/**
+ * Parses CSV with a header row; the delimiter is whichever of comma, semicolon and tab the header uses most. Blank lines are skipped.
+ * Throws `InputError` naming `name` and the line for damaged quoting, uneven rows, a missing header and a table without rows.
+ */
+export function parseCsv(text: string, name: string): RawTable {
+  const delimiter = sniffDelimiter(text);
+  let records: { record: string[]; info: { lines: number } }[];
+  try {
+    records = parse(text, {
+      bom: true,
+      delimiter,
+      info: true,
+      skip_empty_lines: true,
+      relax_column_count: true,
+      trim: true,
+    }) as unknown as typeof records;
+  } catch (error) {
+    if (!(error instanceof CsvError)) throw error;
+    throw new InputError("csv", `${name}: ${error.message}`, { cause: error });
+  }
+  const [first, ...rest] = records;
+  if (!first) throw new InputError("file-empty", `${name} is empty, expected a header row and data`);
+  const header = first.record;
+  checkHeader(header, name);
+  if (rest.length === 0) throw new InputError("csv", `${name} has a header but no rows`);
+  const rows = rest.map(({ record, info }): RawRow => {
+    const place = `row ${info.lines}`;
+    if (record.length !== header.length) {
+      throw new InputError("csv", `${name}, ${place}: ${record.length} cells, the header has ${header.length}`);
+    }
+    return { cells: record, place };
+  });
+  return { name, header, rows };
+}
+
+/** The delimiter that occurs most often in the first line, outside quotes; comma when none does. */
+function sniffDelimiter(text: string): string {
+  const firstLine = /^\uFEFF?\s*([^\r\n]*)/.exec(text)?.[1] ?? "";
+  const unquoted = firstLine.replace(/"[^"]*"/g, "");
+  const count = (delimiter: string): number => unquoted.split(delimiter).length;
+  return delimiters.reduce((best, delimiter) => (count(delimiter) > count(best) ? delimiter : best));
+}
+
+function checkHeader(header: readonly string[], name: string): void {
+  const isData = (cell: string): boolean => parseNumber(cell) !== undefined || parseStamp(cell) !== undefined;
+  if (header.every(isData)) {
+    throw new InputError(
+      "csv",
+      `${name}: the first row (${header.join(", ")}) looks like data; a header row with column names is required`,
+    );
+  }
+  header.forEach((column, index) => {
+    if (column !== "" && header.indexOf(column) !== index)
+      throw new InputError("csv", `${name}: column "${column}" occurs twice in the header`);
+  });
+}

@@ -1,0 +1,188 @@
+/**
+ * Series files: from a path to series with their target columns, past covariates, ids and calendars.
+ * Says which column is what; the formats are in csv.ts and json.ts, stamps and frequencies in calendar.ts.
+ */
+
+import { basename, extname } from "node:path";
+import { readCalendar } from "./calendar.js";
+import type { SeriesCalendar } from "./calendar.js";
+import { isMissing, parseNumber } from "./cells.js";
+import type { RawRow, RawTable } from "./cells.js";
+import { parseCsv } from "./csv.js";
+import { InputError } from "./errors.js";
+import { parseJsonSeries } from "./json.js";
+import { inputName, readTextInput } from "./text-input.js";
+import { checkObserved } from "./series-table.js";
+import type { SeriesColumn, SeriesTable, TableRequest, TableSeries } from "./series-table.js";
+import { timeTexts } from "./time-column.js";
+
+export type { SeriesColumn, SeriesTable, TableRequest, TableSeries } from "./series-table.js";
+
+/**
+ * Reads CSV or JSON, chosen by the file's ending or, failing that, its first character. `path` "-" is standard input.
+ * Throws `InputError` naming file, row, column and value.
+ */
+export async function readSeriesTable(
+  path: string,
+  request: TableRequest = {},
+  standardInput?: AsyncIterable<Uint8Array>,
+): Promise<SeriesTable> {
+  const ending = path === "-" ? "" : extname(path).toLowerCase();
+  if (ending === ".parquet")
+    throw new InputError("file-format", `${path}: Parquet cannot be read by this version; convert it to CSV or JSON`);
+  const text = await readTextInput(path, standardInput);
+  const name = inputName(path);
+  const defaultId = path === "-" ? "series" : basename(path, extname(path));
+  const isJson = ending === ".json" || (ending !== ".csv" && ending !== ".tsv" && /^\s*[[{]/.test(text));
+  if (!isJson) return tableSeries(parseCsv(text, name), request, defaultId);
+  const parsed = parseJsonSeries(text, name, request, defaultId);
+  return "header" in parsed ? tableSeries(parsed, request, defaultId) : withNotes(parsed.series, []);
+}
+
+/** Turns a raw table into series, by the request's columns. Throws `InputError`. */
+export function tableSeries(table: RawTable, request: TableRequest, defaultId: string): SeriesTable {
+  const timeIndex = request.time === undefined ? findTimeColumn(table, request) : columnIndex(table, request.time, "time");
+  const idIndex = request.id === undefined ? undefined : columnIndex(table, request.id, "id");
+  const past = (request.past ?? []).map((column) => columnIndex(table, column, "past covariate"));
+  const notes: string[] = [];
+  const targets =
+    request.targets?.map((column) => columnIndex(table, column, "target")) ?? defaultTargets(table, [timeIndex, idIndex, ...past], notes);
+  const both = targets.find((index) => past.includes(index));
+  if (both !== undefined)
+    throw new InputError("table-column", `${table.name}: column "${table.header[both]}" cannot be target and past covariate at once`);
+  const frequency = request.frequency === undefined ? {} : { frequency: request.frequency };
+  const series = groupRows(table, idIndex, defaultId).map(([id, rows]): TableSeries => {
+    const label = idIndex === undefined ? table.name : `${table.name}, series "${id}"`;
+    const read = (index: number): SeriesColumn => ({
+      name: table.header[index] ?? "",
+      values: Float64Array.from(rows, (row) => readNumber(table, row, index)),
+    });
+    const calendar =
+      timeIndex === undefined ? undefined : readTimes(rows, timeIndex, request.frequency, label, table.header[timeIndex] ?? "");
+    const columns = targets.map(read);
+    for (const column of columns) checkObserved(column, label);
+    return { id, targets: columns, past: past.map(read), ...(calendar && { calendar }), ...frequency };
+  });
+  return withNotes(series, notes);
+}
+
+function withNotes(series: readonly TableSeries[], notes: readonly string[]): SeriesTable {
+  const gaps = series.flatMap(({ id, calendar }) => {
+    if (!calendar || calendar.gaps.count === 0) return [];
+    const { count, missing, longest } = calendar.gaps;
+    const effect = calendar.positions ? "filled with missing values" : "steps are rows; name a frequency to fill them with missing values";
+    return [
+      `${id}: ${count} gap${count === 1 ? "" : "s"} in time, ${missing} steps of ${calendar.frequency?.label} missing, longest ${longest} (${effect})`,
+    ];
+  });
+  return { series, notes: [...notes, ...gaps] };
+}
+
+function columnIndex(table: RawTable, column: string, role: string): number {
+  const index = table.header.indexOf(column);
+  if (index >= 0) return index;
+  const known = table.header.map((name) => `"${name}"`).join(", ");
+  throw new InputError("table-column", `${table.name} has no ${role} column "${column}"; its columns are ${known}`);
+}
+
+const timeNames = /^(time|timestamp|timestamps|date|datetime|date_time|ds)$/i;
+
+/** By name, else the first unused text column whose first cell is a time stamp. */
+function findTimeColumn(table: RawTable, { id, targets = [], past = [] }: TableRequest): number | undefined {
+  const isFree = (name: string): boolean => name !== id && !targets.includes(name) && !past.includes(name);
+  const byName = table.header.findIndex((name) => timeNames.test(name) && isFree(name));
+  if (byName >= 0) return byName;
+  const byContent = table.header.findIndex((name, index) => {
+    const cell = table.rows[0]?.cells[index] ?? "";
+    return isFree(name) && parseNumber(cell) === undefined && timeTexts([cell]) !== undefined;
+  });
+  return byContent >= 0 ? byContent : undefined;
+}
+
+const candleColumns = ["open", "high", "low", "close", "volume", "amount"];
+
+/** Candle columns where open, high, low and close are all there, else all numeric columns. */
+function defaultTargets(table: RawTable, used: readonly (number | undefined)[], notes: string[]): number[] {
+  const candles = candleColumns
+    .map((name) => table.header.findIndex((column) => column.toLowerCase() === name))
+    .filter((index) => index >= 0);
+  const isCandleTable = candleColumns.slice(0, 4).every((name) => table.header.some((column) => column.toLowerCase() === name));
+  const free = (isCandleTable ? candles : table.header.map((_, index) => index)).filter(
+    (index) => !used.includes(index) && table.header[index] !== "",
+  );
+  const kinds = free.map((index) => ({ index, kind: columnKind(table, index) }));
+  const numeric = kinds.filter(({ kind }) => kind === "numeric").map(({ index }) => index);
+  const empty = kinds.filter(({ kind }) => kind === "empty").map(({ index }) => `"${table.header[index]}"`);
+  if (numeric.length > 0) {
+    if (empty.length > 0) notes.push(`${table.name}: left out ${empty.join(", ")}, which ${empty.length === 1 ? "has" : "have"} no values`);
+    return numeric;
+  }
+  if (empty.length > 0) {
+    throw new InputError(
+      "series-missing",
+      `${table.name}: ${empty.join(", ")} has no observed value (${table.rows.length} rows, all missing)`,
+    );
+  }
+  const found = table.header.map((name, index) => `"${name}" (such as ${JSON.stringify(table.rows[0]?.cells[index] ?? "")})`).join(", ");
+  throw new InputError("table-column", `${table.name} has no numeric column to forecast; found ${found}`);
+}
+
+/** Numeric when most of its cells are, so that one bad cell is reported instead of hiding the column. */
+function columnKind(table: RawTable, index: number): "numeric" | "text" | "empty" {
+  let [numbers, texts] = [0, 0];
+  for (const row of table.rows) {
+    const cell = row.cells[index] ?? "";
+    if (isMissing(cell)) continue;
+    if (parseNumber(cell) === undefined) texts++;
+    else numbers++;
+  }
+  if (numbers + texts === 0) return "empty";
+  return numbers > texts ? "numeric" : "text";
+}
+
+function readNumber(table: RawTable, row: RawRow, index: number): number {
+  const cell = row.cells[index] ?? "";
+  const value = parseNumber(cell);
+  if (value !== undefined) return value;
+  throw new InputError(
+    "table-cell",
+    `${table.name}, ${row.place}, column "${table.header[index]}": ${JSON.stringify(cell)} is not a number; leave a missing value empty, write decimals with a point`,
+  );
+}
+
+/** Rows by id, in the order of first appearance. */
+function groupRows(table: RawTable, idIndex: number | undefined, defaultId: string): [id: string, rows: readonly RawRow[]][] {
+  if (idIndex === undefined) return [[defaultId, table.rows]];
+  const groups = new Map<string, RawRow[]>();
+  for (const row of table.rows) {
+    const id = row.cells[idIndex] ?? "";
+    if (id === "")
+      throw new InputError("table-cell", `${table.name}, ${row.place}, column "${table.header[idIndex]}": the series id is empty`);
+    const group = groups.get(id);
+    if (group) group.push(row);
+    else groups.set(id, [row]);
+  }
+  return [...groups];
+}
+
+function readTimes(
+  rows: readonly RawRow[],
+  index: number,
+  frequency: string | undefined,
+  label: string,
+  column: string,
+): SeriesCalendar | undefined {
+  const cells = rows.map((row) => row.cells[index] ?? "");
+  const place = (at: number): string => `${rows[at]?.place}, column "${column}"`;
+  const texts = timeTexts(cells);
+  if (texts !== "steps") return readCalendar(texts ?? cells, frequency, label, place);
+  for (let at = 1; at < cells.length; at++) {
+    if (Number(cells[at]) <= Number(cells[at - 1])) {
+      throw new InputError(
+        "timestamp",
+        `${label}, ${place(at)}: step ${cells[at]} does not come after ${cells[at - 1]}; sort the rows, one row per step`,
+      );
+    }
+  }
+  return undefined;
+}
