@@ -20,7 +20,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { ArtifactCache, cacheDirectory } from "../src/runtime/native/artifact-cache.js";
 import { findCompiler } from "../src/runtime/native/compiler.js";
 import type { KernelSource, NativeLibrary } from "../src/runtime/native/contract.js";
-import { compilerFlags, selectCpu } from "../src/runtime/native/cpu.js";
+import { compilerFlags, coresOfQuota, selectCpu, usableCores } from "../src/runtime/native/cpu.js";
 import { CompilerError, NativeError } from "../src/runtime/native/errors.js";
 import { loadNativeLibrary } from "../src/runtime/native/library.js";
 
@@ -277,6 +277,15 @@ describe("where and for what", () => {
       expect(flags).not.toContain("-ffast-math");
       expect(flags.filter((flag) => flag.startsWith("-march"))).toEqual([]);
     }
+  });
+
+  test("a container's limit bounds the threads", () => {
+    expect(coresOfQuota("max 100000\n")).toBeUndefined();
+    expect(coresOfQuota("200000 100000\n")).toBe(2);
+    expect(coresOfQuota("150000 100000")).toBe(2);
+    expect(coresOfQuota("1000 100000")).toBe(1);
+    expect(coresOfQuota("")).toBeUndefined();
+    expect(usableCores()).toBeGreaterThanOrEqual(1);
   });
 
   test("CC may be a path, a name, or a program with arguments", () => {

@@ -194,6 +194,8 @@ describe.skipIf(!compiler)("native runtime across isolates", () => {
     const environment = { ...process.env, TEMPOGRAPH_CACHE_DIR: mounted };
     const outcome = await runModule(source, { environment, through }).catch(() => undefined);
     if (!outcome || /unshare|mount/.test(outcome.stderr)) context.skip("this machine lets no test mount a file system");
-    expect(outcome?.stdout).toMatch(/^cache-noexec The artifact cache .*noexec is on a file system that does not allow running code.*TEMPOGRAPH_CACHE_DIR/);
+    expect(outcome?.stdout).toMatch(
+      /^cache-noexec The artifact cache .*noexec is on a file system that does not allow running code.*TEMPOGRAPH_CACHE_DIR/,
+    );
   });
 });

@@ -41,7 +41,7 @@ export const stepFlags = {
   serial: 2,
 } as const;
 
-/** What `run` and `wait` answer. */
+/** What `run` and `submit` answer. */
 export const runStatus = { done: 0, aborted: 1 } as const;
 
 export interface NativeBuffer {
@@ -84,12 +84,12 @@ export interface NativeLibrary {
   buildSync(sources: readonly KernelSource[]): Map<string, number>;
   /** Runs `count` steps at `table` on the calling thread (plus workers); returns a `runStatus`. One foreign call. */
   run(table: number, count: number, options: RunOptions): number;
-  /** Queues the same to the dispatcher thread and resolves with its `runStatus`; the event loop stays free. */
+  /** Queues the same to the dispatcher thread (the table and its arguments stay untouched until then) and resolves with its `runStatus`; the event loop stays free. */
   submit(table: number, count: number, options: RunOptions): Promise<number>;
   /** Packs a row-major f32 matrix [rows][depth] into column panels: panel p holds rows 48p .. 48p+47 as [depth][48], missing rows zero. */
   packPanels(source: number, rowStride: number, rows: number, depth: number, target: number): void;
   /** target[m][n] = f32( sum_k f64(a[m][k]) * f64(b[k][n]) ), sums in f64, k ascending; all row-major f32, multi-threaded. */
   multiplyF64(a: number, b: number, target: number, m: number, k: number, n: number): void;
-  /** Counters since load. */
+  /** Counters since load; `compiled` and `cacheHits` include the runtime itself, `waits` counts wake-ups of the event loop. */
   readonly counters: { compiled: number; cacheHits: number; cacheRebuilds: number; runCalls: number; submitCalls: number; waits: number };
 }

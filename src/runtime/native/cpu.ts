@@ -4,6 +4,7 @@
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import type { Isa } from "./contract.js";
 import { NativeError } from "./errors.js";
 
@@ -90,4 +91,19 @@ export function selectCpu(requested: string | undefined, features: ReadonlySet<s
     );
   }
   return { isa: requested, features: featureText };
+}
+
+/** Cores worth of time a container's limit allows, from cgroup v2's `cpu.max` ("200000 100000"); undefined when there is no limit. */
+export function coresOfQuota(cpuMax: string): number | undefined {
+  const [quota = NaN, period = NaN] = cpuMax.trim().split(/\s+/).map(Number);
+  return quota > 0 && period > 0 ? Math.max(1, Math.ceil(quota / period)) : undefined;
+}
+
+/** Cores this process may keep busy: those it may be scheduled on, and no more than its container's limit pays for. */
+export function usableCores(): number {
+  try {
+    return Math.min(availableParallelism(), coresOfQuota(readFileSync("/sys/fs/cgroup/cpu.max", "utf8")) ?? Infinity);
+  } catch {
+    return availableParallelism();
+  }
 }

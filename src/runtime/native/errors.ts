@@ -11,6 +11,7 @@ export type NativeErrorCode =
   | "cache-noexec"
   | "library-failed"
   | "isa-unsupported"
+  | "platform-unsupported"
   | "out-of-memory"
   | "bad-argument";
 

@@ -2,8 +2,18 @@
  * The foreign-function boundary: the exports of native/runtime.c as typed TypeScript functions. The only file that touches koffi.
  * Addresses are plain numbers (below 2^53). Must not know caches, compilers or what is run.
  */
-import koffi from "koffi";
+import { createRequire } from "node:module";
+import type * as koffiModule from "koffi";
 import { NativeError } from "./errors.js";
+
+type Koffi = typeof koffiModule;
+
+let loadedKoffi: Koffi | undefined;
+
+/** Loaded at first use, so that a machine for which koffi has no binary still runs the other devices. */
+function koffi(): Koffi {
+  return (loadedKoffi ??= createRequire(import.meta.url)("koffi") as Koffi);
+}
 
 /** Exports of the runtime library, named as in C without the prefix; see there for what each does. */
 export interface RuntimeFunctions {
@@ -45,7 +55,7 @@ const prototypes: Record<keyof RuntimeFunctions, string> = {
 /** Opens the runtime library at `path`. Throws `library-failed` with the loader's own words. */
 export function openRuntime(path: string): RuntimeFunctions {
   try {
-    const library = koffi.load(path);
+    const library = koffi().load(path);
     const entries = Object.entries(prototypes).map(([name, prototype]) => [name, library.func(prototype)]);
     return Object.fromEntries(entries) as RuntimeFunctions;
   } catch (error) {
@@ -55,5 +65,5 @@ export function openRuntime(path: string): RuntimeFunctions {
 
 /** The memory at `address` as an ArrayBuffer, not a copy. */
 export function viewMemory(address: number, bytes: number): ArrayBuffer {
-  return koffi.view(address, bytes);
+  return koffi().view(address, bytes);
 }

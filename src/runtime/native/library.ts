@@ -3,13 +3,12 @@
  * Joins the parts of this folder; must not know graphs, programs or kernels' insides.
  */
 import { readFileSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import { ArtifactCache, cacheDirectory } from "./artifact-cache.js";
 import { Builder, sourceKey, type BuildUnit } from "./builder.js";
 import type { Environment } from "./compiler.js";
 import type { Isa, KernelSource, NativeBuffer, NativeLibrary, RunOptions } from "./contract.js";
-import { compilerFlags, selectCpu } from "./cpu.js";
+import { compilerFlags, selectCpu, usableCores } from "./cpu.js";
 import { NativeError } from "./errors.js";
 import { openRuntime, viewMemory, type RuntimeFunctions } from "./ffi.js";
 import { Submissions } from "./submissions.js";
@@ -36,9 +35,13 @@ const loaded = new Map<string, NativeLibrary>();
 /**
  * Loads the runtime, building it when the artifact cache has none; blocking, once per process and set of options.
  * All libraries of a process that share a cache folder share one thread pool, whatever their instruction set; so do worker threads.
- * Throws `NativeError`: `compiler-missing`, `compiler-failed`, `cache-*`, `isa-unsupported`, `library-failed`.
+ * Throws `NativeError`: `compiler-missing`, `compiler-failed`, `cache-*`, `isa-unsupported`, `library-failed`,
+ * `platform-unsupported`.
  */
 export function loadNativeLibrary(options: NativeLibraryOptions = {}): NativeLibrary {
+  if (process.platform === "win32") {
+    throw new NativeError("platform-unsupported", 'The native device runs on Linux and macOS, not on Windows. Use the device "reference".');
+  }
   const environment = options.environment ?? process.env;
   const directory = options.cacheDirectory ?? cacheDirectory(environment);
   const host = selectCpu(environment["TEMPOGRAPH_ISA"]);
@@ -60,7 +63,7 @@ export function loadNativeLibrary(options: NativeLibraryOptions = {}): NativeLib
     load: (path) => (runtime = openRuntime(path)),
   });
   if (!runtime) throw new NativeError("library-failed", `The runtime built from ${runtimeSource} was not opened.`);
-  const threads = Math.min(options.maximumThreads ?? availableParallelism(), poolLimit);
+  const threads = Math.min(options.maximumThreads ?? usableCores(), poolLimit);
   const library = new KoffiLibrary(isa, host.features, threads, runtime, builder, counters);
   loaded.set(key, library);
   return library;

@@ -3,7 +3,6 @@
  * No thread of Node's pool waits for anything; an idle pipe does not keep the process alive. Must not know what a table computes.
  */
 import { Socket } from "node:net";
-import { isMainThread } from "node:worker_threads";
 import type { RunOptions } from "./contract.js";
 import { NativeError } from "./errors.js";
 import type { RuntimeFunctions } from "./ffi.js";
@@ -44,7 +43,10 @@ export class Submissions {
       throw new NativeError("out-of-memory", "No pipe to the dispatcher: memory or file descriptors are out. Free some and submit again.");
     const pipe = new Socket({ fd: descriptor[0], readable: true, writable: false });
     pipe.on("data", () => this.settleFinished());
-    pipe.on("error", (error) => this.failAll(error));
+    pipe.on("error", (error) => {
+      for (const waiting of this.pending.values()) waiting.reject(error);
+      this.close();
+    });
     pipe.unref();
     // Stops what still runs, so that neither a process nor a worker waits for a forecast nobody will read.
     process.once("exit", () => this.close());
@@ -65,15 +67,12 @@ export class Submissions {
     if (this.pending.size === 0) this.pipe?.unref();
   }
 
-  private failAll(error: Error): void {
-    for (const waiting of this.pending.values()) waiting.reject(error);
-    this.pending.clear();
-  }
-
   private close(): void {
     if (this.client === 0) return;
     this.runtime.close(this.client);
     this.client = 0;
-    if (!isMainThread) this.pipe?.destroy();
+    this.pending.clear();
+    this.pipe?.destroy();
+    this.pipe = undefined;
   }
 }
