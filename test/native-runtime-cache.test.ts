@@ -74,7 +74,7 @@ function script(name: string, body: string): string {
   return path;
 }
 
-describe.skipIf(!compiler)("artifact cache", () => {
+describe.skipIf(!compiler)("artifact cache", { timeout: 60_000 }, () => {
   test("cold compiles, warm takes from the cache, and keys tell sources, flags and instruction sets apart", async () => {
     const cache = join(folder, "deep", "cache");
     const cold = freshLibrary(cache);

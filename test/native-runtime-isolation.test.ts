@@ -73,7 +73,7 @@ export function makeTable(count, units, delay) {
 export const options = { threads: 2, abortWord: 0, scratchBytes: 256, profile: false };
 `;
 
-describe.skipIf(!compiler)("native runtime across isolates", () => {
+describe.skipIf(!compiler)("native runtime across isolates", { timeout: 60_000 }, () => {
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), "tempograph-isolation-"));
     const sources = join(root, "src/runtime/native");

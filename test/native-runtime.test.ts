@@ -117,7 +117,7 @@ function writeTable(library: NativeLibrary, addresses: ReadonlyMap<string, numbe
 const plainRun = { threads: 1, abortWord: 0, scratchBytes: 0, profile: false };
 const threadCounts = [1, 2, 3, 4];
 
-describe.skipIf(!compiler)("native runtime", () => {
+describe.skipIf(!compiler)("native runtime", { timeout: 60_000 }, () => {
   let folder: string;
   let library: NativeLibrary;
   let addresses: Map<string, number>;
