@@ -4,12 +4,13 @@
  */
 import { InputError } from "../forecast/errors.js";
 import { resolveSettings } from "../forecast/resolve-settings.js";
-import { SETTING_NAMES, SETTINGS, type SettingName } from "../forecast/settings.js";
+import type { SettingName } from "../forecast/settings.js";
 import type { SeriesInput } from "../index.js";
 import { readSeriesTable, type SeriesColumn, type TableSeries } from "../io/table.js";
 import { note, type CliContext } from "./context.js";
 import { checkOutput, deliver } from "./output.js";
 import { forecastChart, forecastCsv, forecastJson, forecastTable, reportLines, type History } from "./present.js";
+import { settingFlags } from "./setting-flags.js";
 
 export const FORMATS = ["table", "json", "csv", "chart", "parquet"] as const;
 
@@ -55,13 +56,7 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
     throw new InputError("bad-flag", `--paths gives sample paths in JSON only: add --format json, or leave --paths out`);
   }
   if (flags.output !== undefined && flags.output !== "-") checkOutput(flags.output);
-  const settingFlags = Object.fromEntries(
-    SETTING_NAMES.filter((name) => SETTINGS[name].flag !== undefined && name in flags).map((name) => [
-      name,
-      flags[name as keyof ForecastFlags],
-    ]),
-  ) as Partial<Record<SettingName, string>>;
-  const { values, settings } = resolveSettings({ flags: settingFlags, environment: context.environment, folder: context.folder });
+  const { values, settings } = resolveSettings({ flags: settingFlags(flags), environment: context.environment, folder: context.folder });
 
   const targets = splitNames(flags.target, "--target");
   const past = splitNames(flags.past, "--past");

@@ -8,8 +8,9 @@ export function numberFormat(values: Iterable<number>): (value: number) => strin
   for (const value of values) if (Number.isFinite(value)) largest = Math.max(largest, Math.abs(value));
   if (largest !== 0 && (largest >= 1e9 || largest < 1e-4))
     return (value) => (Number.isFinite(value) ? value.toExponential(3) : missing(value));
-  const whole = largest < 1 ? 1 : Math.floor(Math.log10(largest)) + 1;
-  const decimals = largest === 0 ? 0 : Math.max(0, Math.min(8, largest < 1 ? 4 - Math.floor(Math.log10(largest)) - 1 + 1 : 5 - whole));
+  // Digits before the point; zero or less below 1, where zeros after the point are not significant.
+  const digits = largest === 0 ? 5 : Math.floor(Math.log10(largest)) + 1;
+  const decimals = Math.max(0, 5 - digits);
   return (value) => (Number.isFinite(value) ? value.toFixed(decimals) : missing(value));
 }
 

@@ -5,10 +5,12 @@
 import { Command, CommanderError } from "commander";
 import { readFileSync } from "node:fs";
 import { InputError } from "../forecast/errors.js";
+import { resolveSettings } from "../forecast/resolve-settings.js";
 import { SETTINGS, type SettingName } from "../forecast/settings.js";
 import type { CliContext } from "./context.js";
 import { note } from "./context.js";
 import type { ForecastFlags } from "./forecast.js";
+import { settingFlags } from "./setting-flags.js";
 
 /** Runs one command line (without node and script). Returns the exit code; never throws. */
 export async function runProgram(words: readonly string[], context: CliContext): Promise<number> {
@@ -28,7 +30,7 @@ function failure(error: unknown, context: CliContext): number {
   if (error instanceof CommanderError) {
     // Help and version end this way too, with code 0.
     if (error.exitCode === 0) return 0;
-    if (error.code !== "commander.help") note(context, error.message.replace(/^error: /, ""));
+    if (error.code !== "commander.help") note(context, error.message.replace(/^error: /, "").replaceAll("\n", " "));
     return 2;
   }
   if (context.signal.aborted) {
@@ -100,6 +102,21 @@ function buildProgram(context: CliContext, finish: (code: number) => void): Comm
       const { runDemo } = await import("./demo.js");
       finish(await runDemo(context));
     });
+
+  const golden = inherit(program.command("golden"))
+    .description("run golden cases and compare every tensor (for developers)")
+    .argument("<directories...>", "case folders, or folders of cases");
+  settingOption(golden, "device");
+  settingOption(golden, "mode");
+  golden.option("--json", "as JSON").action(async (directories: string[], flags: { device?: string; mode?: string; json?: boolean }) => {
+    const [{ runGoldenCommand }, { goldenFunctions }] = await Promise.all([import("./golden.js"), import("../internals.js")]);
+    const { device, mode } = resolveSettings({
+      flags: settingFlags(flags),
+      environment: context.environment,
+      folder: context.folder,
+    }).values;
+    finish(await runGoldenCommand(directories, { device, mode, json: flags.json ?? false, functions: goldenFunctions }, context));
+  });
 
   inherit(program.command("config"))
     .description("list every setting with its value and where the value came from")
