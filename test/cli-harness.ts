@@ -4,6 +4,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { onTestFinished } from "vitest";
 import type { CliContext } from "../src/cli/context.js";
 import { runProgram } from "../src/cli/program.js";
@@ -44,6 +45,7 @@ export async function runCli(words: readonly string[], changes: Partial<CliConte
   const code = await runProgram(words, {
     writeOut: (text) => void (out += text),
     writeError: (text) => void (error += text),
+    standardInput: () => Readable.from([]),
     environment: {},
     folder: tmpdir(),
     terminal: { columns: 80, colours: false },

@@ -7,6 +7,8 @@ import type { Environment } from "../forecast/resolve-settings.js";
 export interface CliContext {
   readonly writeOut: (text: string) => void;
   readonly writeError: (text: string) => void;
+  /** Called when a command reads `-`; ends with an error when `signal` aborts. */
+  readonly standardInput: () => AsyncIterable<Uint8Array>;
   readonly environment: Environment;
   /** Where `.env.compile` is looked for. */
   readonly folder: string;

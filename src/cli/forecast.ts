@@ -15,7 +15,7 @@ import { settingFlags } from "./setting-flags.js";
 export const FORMATS = ["table", "json", "csv", "chart", "parquet"] as const;
 
 /** Flags as commander hands them over: text, or true; names in camelCase. */
-export interface ForecastFlags extends Partial<Record<Exclude<SettingName, "cacheDir" | "logs" | "dump" | "check">, string>> {
+export interface ForecastFlags extends Partial<Record<Exclude<SettingName, "cacheDir" | "logs" | "dump" | "check" | "debug">, string>> {
   time?: string;
   target?: string;
   id?: string;
@@ -60,13 +60,14 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
 
   const targets = splitNames(flags.target, "--target");
   const past = splitNames(flags.past, "--past");
-  const table = await readSeriesTable(file, {
+  const request = {
     ...(flags.time === undefined ? {} : { time: flags.time }),
     ...(flags.id === undefined ? {} : { id: flags.id }),
     ...(flags.frequency === undefined ? {} : { frequency: flags.frequency }),
     ...(targets === undefined ? {} : { targets }),
     ...(past === undefined ? {} : { past }),
-  });
+  };
+  const table = await (file === "-" ? readSeriesTable(file, request, context.standardInput()) : readSeriesTable(file, request));
   if (flags.quiet !== true) for (const text of table.notes) note(context, text);
   const { inputs, histories } = toInputs(table.series, flags.joint === true);
 

@@ -2,15 +2,20 @@
 /**
  * The `tempograph` executable: binds commands to this process - streams, terminal, Ctrl-C, broken pipes - and sets the exit code.
  */
+import { addAbortSignal } from "node:stream";
 import { Forecaster } from "../index.js";
 import type { CliContext } from "./context.js";
 import { runProgram } from "./program.js";
+
+const GRACE_MILLISECONDS = 5000;
 
 const interrupt = new AbortController();
 process.on("SIGINT", () => {
   // The first Ctrl-C lets the run stop at its next step and clean up; a second one does not wait.
   if (interrupt.signal.aborted) process.exit(130);
   interrupt.abort();
+  // A step that takes this long is not going to stop by itself.
+  setTimeout(() => process.exit(130), GRACE_MILLISECONDS).unref();
 });
 
 /** The reader went away (`| head`): nobody is left to tell, and nothing is wrong. */
@@ -21,6 +26,7 @@ for (const stream of [process.stdout, process.stderr]) {
 const context: CliContext = {
   writeOut: (text) => void process.stdout.write(text),
   writeError: (text) => void process.stderr.write(text),
+  standardInput: () => addAbortSignal(interrupt.signal, process.stdin),
   environment: process.env,
   folder: process.cwd(),
   terminal: {

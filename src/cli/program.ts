@@ -2,15 +2,26 @@
  * The commands and flags of `tempograph`, and how any failure becomes one sentence and an exit code.
  * Knows commander; what a command does is in its own file, loaded when it runs.
  */
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, Option } from "commander";
 import { readFileSync } from "node:fs";
 import { InputError } from "../forecast/errors.js";
 import { resolveSettings } from "../forecast/resolve-settings.js";
-import { SETTINGS, type SettingName } from "../forecast/settings.js";
+import { readSwitch, SETTINGS, type SettingName } from "../forecast/settings.js";
 import type { CliContext } from "./context.js";
 import { note } from "./context.js";
 import type { ForecastFlags } from "./forecast.js";
 import { settingFlags } from "./setting-flags.js";
+
+const REFUSED_FLAGS = [
+  "--known <file>",
+  "--last <k>",
+  "--tokenizer <reference>",
+  "--temperature <number>",
+  "--top-k <count>",
+  "--top-p <share>",
+  "--revision <name>",
+  "--offline",
+];
 
 /** Runs one command line (without node and script). Returns the exit code; never throws. */
 export async function runProgram(words: readonly string[], context: CliContext): Promise<number> {
@@ -43,7 +54,7 @@ function failure(error: unknown, context: CliContext): number {
       ? error.message
       : `internal error, please report it: ${error instanceof Error ? error.message : String(error)}`,
   );
-  if (!(error instanceof InputError) && context.environment["TEMPOGRAPH_DEBUG"] === "1" && error instanceof Error)
+  if (!(error instanceof InputError) && readSwitch(context.environment[SETTINGS.debug.environment]) === true && error instanceof Error)
     context.writeError(`${error.stack}\n`);
   return 2;
 }
@@ -77,24 +88,18 @@ function buildProgram(context: CliContext, finish: (code: number) => void): Comm
     .option("--id <column>", "column that tells series apart (long tables)")
     .option("--frequency <step>", "calendar step such as 1h, 15min, D; missing steps become gaps")
     .option("--past <columns>", "columns used as past covariates")
-    .option("--known <file>", "file of covariates known ahead")
     .option("--joint", "columns are variates of one series")
-    .option("--last <k>", "forecast the last K windows")
-    .option("--tokenizer <reference>", "tokenizer of a Kronos model")
-    .option("--temperature <number>", "sampling of a Kronos model")
-    .option("--top-k <count>", "sampling of a Kronos model")
-    .option("--top-p <share>", "sampling of a Kronos model")
-    .option("--revision <name>", "revision of a hub model")
-    .option("--offline", "never download")
     .option("--paths", "put sample paths into the JSON")
     .option("--no-report", "leave the report out; equal inputs then give equal bytes")
     .option("--format <name>", "table, json, csv or chart", "table")
     .option("--output <file>", "write there instead of standard output")
-    .option("--quiet", "no notes on standard error")
-    .action(async (file: string, flags: ForecastFlags) => {
-      const { runForecast } = await import("./forecast.js");
-      finish(await runForecast(file, flags, context));
-    });
+    .option("--quiet", "no notes on standard error");
+  // Names that later versions use: read so that they can be refused with a reason, and left out of the help.
+  for (const flag of REFUSED_FLAGS) forecast.addOption(new Option(flag).hideHelp());
+  forecast.action(async (file: string, flags: ForecastFlags) => {
+    const { runForecast } = await import("./forecast.js");
+    finish(await runForecast(file, flags, context));
+  });
 
   inherit(program.command("demo"))
     .description("forecast the example series and show what the engine did")

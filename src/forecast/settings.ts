@@ -24,6 +24,7 @@ export interface SettingValues {
   logs: string | undefined;
   dump: string | undefined;
   check: string | undefined;
+  debug: boolean;
 }
 
 export type SettingName = keyof SettingValues;
@@ -165,6 +166,13 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Name> } = {
     defaultValue: undefined,
     defaultText: "off",
     parse: (text) => text,
+  },
+  debug: {
+    name: "debug",
+    environment: "TEMPOGRAPH_DEBUG",
+    meaning: "print the stack of internal errors",
+    defaultValue: false,
+    parse: (text) => readSwitch(text) ?? false,
   },
 };
 
