@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import datetime
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,31 @@ class Candles:
     id: str
     rows: np.ndarray  # float32 [n, 6] open, high, low, close, volume, amount; no NaN
     stamps: np.ndarray  # int64 [n, 5] minute, hour, weekday (Monday 0), day, month
-    training_end: int
+    seconds: np.ndarray  # int64 [n]
+    training_end: int  # evaluation starts here
+    segments: tuple[tuple[int, int], ...] = ()  # row ranges training may read
+
+    @property
+    def symbol(self) -> str:
+        return self.id.rsplit("-", 1)[0].replace("_", "").upper()
+
+
+def apart_from_evaluation(candles: list[Candles]) -> list[Candles]:
+    """Training ranges without the time spans in which another copy of the same symbol (other broker, other bar length)
+    is evaluated; two days are left on both sides because some stamps are local."""
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for c in candles:
+        if c.training_end < len(c.rows):
+            spans.setdefault(c.symbol, []).append((int(c.seconds[c.training_end]) - 172800, int(c.seconds[-1]) + 172800))
+    out = []
+    for c in candles:
+        allowed = np.arange(len(c.rows)) < c.training_end
+        for low, high in spans.get(c.symbol, []):
+            if low + 172800 != int(c.seconds[min(c.training_end, len(c.rows) - 1)]):
+                allowed &= (c.seconds < low) | (c.seconds > high)
+        edges = np.flatnonzero(np.diff(np.r_[False, allowed, False].astype(np.int8)))
+        out.append(replace(c, segments=tuple((int(a), int(b)) for a, b in zip(edges[::2], edges[1::2]))))
+    return out
 
 
 def complete(rows: np.ndarray) -> np.ndarray:
@@ -56,7 +80,7 @@ def load_candles(root: Path, visible: Path | None, without_copyleft: bool = Fals
         for s in json.loads(path.read_text())["series"]:
             span = slice(s["offset"], s["offset"] + s["length"])
             n = s["length"]
-            out.append(Candles(path.stem, f"{s['id']}-{s['freq']}", complete(values[span]), calendar(seconds[span]), min(int(n * 0.85), n - HORIZON)))
+            out.append(Candles(path.stem, f"{s['id']}-{s['freq']}", complete(values[span]), calendar(seconds[span]), seconds[span], min(int(n * 0.85), n - HORIZON)))
     for name, until in DATED_FILES.items() if visible else ():
         with open(visible / f"{name}.csv", newline="") as file:
             records = list(csv.DictReader(file))
@@ -64,8 +88,8 @@ def load_candles(root: Path, visible: Path | None, without_copyleft: bool = Fals
         rows = np.array([[float(r[c]) for c in ("open", "high", "low", "close", "volume")] + [np.nan] for r in records], np.float32)
         seconds = np.array([int(t.timestamp()) for t in stamps])
         end = int((seconds <= datetime.datetime.fromisoformat(until).timestamp()).sum())
-        out.append(Candles("visible", name, complete(rows), calendar(seconds), end))
-    return out
+        out.append(Candles("visible", name, complete(rows), calendar(seconds), seconds, end))
+    return apart_from_evaluation(out)
 
 
 def normalise(rows: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -79,8 +103,8 @@ class CandleSampler:
     """Windows from training ranges; equal share per square root of length."""
 
     def __init__(self, candles: list[Candles], length: int, seed: int):
-        self.candles = [c for c in candles if c.training_end >= length + 8]
-        weight = np.array([c.training_end for c in self.candles], float) ** 0.5
+        self.candles = [(c, a, b) for c in candles for a, b in c.segments if b - a >= length + 8]
+        weight = np.array([b - a for _, a, b in self.candles], float) ** 0.5
         self.cumulative = (weight / weight.sum()).cumsum()
         self.length, self.rng = length, np.random.default_rng(seed)
 
@@ -91,11 +115,11 @@ class CandleSampler:
         stamps = np.empty((count, n, 5), np.int64)
         contexts = rng.integers(context_low, context_high + 1, count)
         for i, series in enumerate(np.searchsorted(self.cumulative, rng.uniform(size=count)).clip(max=len(self.candles) - 1)):
-            c = self.candles[series]
+            c, low, high = self.candles[series]
             factor = int(rng.choice((1, 1, 1, 1, 2, 3, 4)))
-            if c.training_end < n * factor:
+            if high - low < n * factor:
                 factor = 1
-            start = int(rng.integers(0, c.training_end - n * factor + 1))
+            start = int(rng.integers(low, high - n * factor + 1))
             rows = c.rows[start : start + n * factor].astype(np.float64)
             if factor > 1:
                 rows = rows.reshape(n, factor, 6)

@@ -35,6 +35,7 @@ class Series:
     period: int
     values: np.ndarray  # float32, whole series, NaN = missing
     group: str | None
+    limit: int | None = None  # set where a copy of an evaluation window begins
 
     @property
     def horizon(self) -> int:
@@ -44,7 +45,10 @@ class Series:
     def training_end(self) -> int:
         """First index that training must not read."""
         n = len(self.values)
-        return 0 if n < 3 * self.horizon else min(int(n * TRAINING_SHARE), n - self.horizon)
+        if n < 3 * self.horizon:
+            return 0
+        end = min(int(n * TRAINING_SHARE), n - self.horizon)
+        return end if self.limit is None else min(end, self.limit)
 
     @property
     def evaluation_group(self) -> str | None:
@@ -72,12 +76,6 @@ def range_hash(values: np.ndarray) -> str:
     """sha256 (first 16 hex digits) of little-endian float32 bytes, NaN in its canonical form."""
     clean = np.where(np.isnan(values), np.float32(np.nan), values).astype("<f4")
     return hashlib.sha256(clean.tobytes()).hexdigest()[:16]
-
-
-def longest_gapless_run(x: np.ndarray) -> tuple[int, int]:
-    """First and past-the-end index of the longest stretch without missing values."""
-    edges = np.flatnonzero(np.diff(np.r_[True, np.isnan(x), True].astype(np.int8)))
-    return (0, 0) if len(edges) == 0 else max(zip(edges[::2], edges[1::2]), key=lambda run: run[1] - run[0])
 
 
 class TrainingSet:

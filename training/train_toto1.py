@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .data import TrainingSet, WindowSampler, load_series
+from .leaks import without_copies
 from .models.toto1 import Toto1, Toto1Config, mixture_log_density
 from .optimise import MuonAdam, clip_gradients, schedule
 from .runs import Run
@@ -84,7 +85,7 @@ def main() -> None:
     model = Toto1(config)
     initialise(model)
     optimiser = MuonAdam(parameter_groups(model, args.lr))
-    training = TrainingSet(load_series(args.data, args.without_copyleft))
+    training = TrainingSet(without_copies(load_series(args.data, args.without_copyleft)))
     p = config.patch_size
     sampler = WindowSampler(training, generate(args.seed + 11, args.synthetic, 68 * p), args.seed)
     rng = np.random.default_rng(args.seed + 1)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .data import VARIATES, TrainingSet, WindowSampler, load_series
+from .leaks import without_copies
 from .models.toto2 import QUANTILES, Toto2, Toto2Config, UnitLinear
 from .optimise import MuonAdam, clip_gradients, schedule
 from .runs import Run
@@ -113,7 +114,7 @@ def main() -> None:
     config = Toto2Config()
     model = Toto2(config)
     optimiser = MuonAdam(parameter_groups(model, args.lr))
-    training = TrainingSet(load_series(args.data, args.without_copyleft))
+    training = TrainingSet(without_copies(load_series(args.data, args.without_copyleft)))
     p = config.patch_size
     synthetic = generate(args.seed + 7, args.synthetic, 68 * p)
     sampler = WindowSampler(training, synthetic, args.seed)

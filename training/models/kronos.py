@@ -85,15 +85,22 @@ class Attention(nn.Module):
         self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
         self.rotary = Rotary(width // heads)
 
-    def forward(self, query: Tensor, memory: Tensor, positions: bool, causal: bool) -> Tensor:
+    def forward(self, query: Tensor, memory: Tensor, positions: bool, causal: bool, cache: dict | None = None) -> Tensor:
+        """query [B, T, D], memory [B, M, D] -> [B, T, D]. A cache holds earlier keys and values; positions continue after them."""
         b, t, d = query.shape
         q, k, v = (f(x).view(b, x.shape[1], self.heads, -1).transpose(1, 2) for f, x in ((self.q_proj, query), (self.k_proj, memory), (self.v_proj, memory)))
+        before = cache["k"].shape[2] if cache else 0
         if positions:
-            angle = torch.arange(t)[:, None] * self.rotary.inv_freq
+            angle = torch.arange(before, before + t)[:, None] * self.rotary.inv_freq
             cos, sin = (torch.cat((a, a), -1).to(q.dtype) for a in (angle.cos(), angle.sin()))
             half = q.shape[-1] // 2
             q, k = (x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin for x in (q, k))
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        if cache:
+            k, v = torch.cat((cache["k"], k), 2), torch.cat((cache["v"], v), 2)
+        if cache is not None:
+            cache["k"], cache["v"] = k, v
+        # after a prefill only one token at a time is added, so nothing needs hiding
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=causal and not before)
         return self.out_proj(out.transpose(1, 2).reshape(b, t, d))
 
 
@@ -115,9 +122,9 @@ class Block(nn.Module):
         self.self_attn = Attention(width, heads)
         self.ffn = FeedForward(width, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: dict | None = None) -> Tensor:
         y = self.norm1(x)
-        x = x + self.self_attn(y, y, positions=True, causal=True)
+        x = x + self.self_attn(y, y, positions=True, causal=True, cache=cache)
         return x + self.ffn(self.norm2(x))
 
 
@@ -222,34 +229,48 @@ class Kronos(nn.Module):
         self.dep_layer = DependencyLayer(c.d_model)
         self.head = DualHead(c)
 
-    def hidden(self, s1: Tensor, s2: Tensor, stamps: Tensor) -> Tensor:
+    def hidden(self, s1: Tensor, s2: Tensor, stamps: Tensor, caches: list[dict] | None = None) -> Tensor:
         """tokens int [B, T], stamps int [B, T, 5] -> h [B, T, D]."""
         gain = math.sqrt(self.config.d_model)
         e = torch.cat((self.embedding.emb_s1(s1) * gain, self.embedding.emb_s2(s2) * gain), -1)
         x = self.embedding.fusion_proj(e) + self.time_emb(stamps)
-        for block in self.transformer:
-            x = block(x)
+        for i, block in enumerate(self.transformer):
+            x = block(x, caches[i] if caches else None)
         return self.norm(x)
 
-    def s2_logits(self, h: Tensor, next_s1: Tensor) -> Tensor:
-        """h [B, T, D], next_s1 [B, T] the coarse token that follows each position -> [B, T, 2^s2]."""
-        query = self.embedding.emb_s1(next_s1)
-        attended = self.dep_layer.cross_attn(query, h, positions=False, causal=True)
-        return self.head.proj_s2(self.dep_layer.norm(h + attended))
+    def dependent(self, h: Tensor, next_s1: Tensor) -> Tensor:
+        """h [B, T, D], next_s1 [B, T] the coarse token that follows each position -> input of the fine head [B, T, D]."""
+        attended = self.dep_layer.cross_attn(self.embedding.emb_s1(next_s1), h, positions=False, causal=True)
+        return self.dep_layer.norm(h + attended)
 
     def forward(self, s1: Tensor, s2: Tensor, stamps: Tensor, next_s1: Tensor) -> tuple[Tensor, Tensor]:
         h = self.hidden(s1, s2, stamps)
-        return self.head.proj_s1(h), self.s2_logits(h, next_s1)
+        return self.head.proj_s1(h), self.head.proj_s2(self.dependent(h, next_s1))
 
     @torch.no_grad()
-    def generate(self, s1: Tensor, s2: Tensor, stamps: Tensor, steps: int, temperature: float, top_p: float, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Appends `steps` sampled tokens (greedy without a generator); stamps cover T + steps. Recomputes every step."""
-        for _ in range(steps):
-            h = self.hidden(s1, s2, stamps[:, : s1.shape[1]])
-            next_s1 = choose(self.head.proj_s1(h[:, -1]), temperature, top_p, generator)
+    def generate(self, s1: Tensor, s2: Tensor, stamps: Tensor, steps: int, samples: int, temperature: float, top_p: float, generator: torch.Generator | None):
+        """tokens [B, T], stamps [B, T + steps, 5] -> both tokens [B·samples, T + steps], samples of a series adjacent.
+        Greedy without a generator. The window never slides here: T + steps is the caller's to bound."""
+        caches = [{} for _ in self.transformer]
+        dependency: dict = {}
+        h = self.hidden(s1, s2, stamps[:, : s1.shape[1]], caches)
+        for step in range(steps):
+            if step == 1:
+                stamps = stamps.repeat_interleave(samples, 0)
+            if step:
+                t = s1.shape[1] - 1
+                h = self.hidden(s1[:, t:], s2[:, t:], stamps[:, t : t + 1], caches)
+            logits = self.head.proj_s1(h[:, -1])
+            last = h[:, -1:]
+            if step == 0:
+                logits, last, s1, s2 = (a.repeat_interleave(samples, 0) for a in (logits, last, s1, s2))
+                h = h.repeat_interleave(samples, 0)
+                for cache in caches:
+                    cache.update({name: value.repeat_interleave(samples, 0) for name, value in cache.items()})
+            next_s1 = choose(logits, temperature, top_p, generator)
             # one query against all positions, as published; the rotation is the identity
             query = self.embedding.emb_s1(next_s1)[:, None]
-            y = self.dep_layer.norm(h[:, -1:] + self.dep_layer.cross_attn(query, h, positions=False, causal=False))
+            y = self.dep_layer.norm(last + self.dep_layer.cross_attn(query, h, positions=False, causal=False, cache=dependency))
             next_s2 = choose(self.head.proj_s2(y[:, 0]), temperature, top_p, generator)
             s1, s2 = torch.cat((s1, next_s1[:, None]), 1), torch.cat((s2, next_s2[:, None]), 1)
         return s1, s2

@@ -206,6 +206,7 @@ class Toto1(nn.Module):
     def next_patch(self, x: Tensor, observed: Tensor, ids: Tensor, prefix: int):
         """Mixture parameters [B, V, P, K] of the next patch with its loc and scale [B, V, 1]."""
         z, loc, scale = self.normalise(x, observed, prefix)
+        z = z.to(self.model.unembed.weight.dtype)
         return self.head(self.hidden(z, ids)[:, :, -1]), loc[..., -1:], scale[..., -1:]
 
     @torch.no_grad()
@@ -214,7 +215,7 @@ class Toto1(nn.Module):
         length = x.shape[-1]
         while x.shape[-1] < length + horizon:
             (_, loc_k, _, log_weight), loc, scale = self.next_patch(x, observed, ids, length)
-            y = (log_weight.exp() * loc_k).sum(-1) * scale + loc
+            y = (log_weight.exp() * loc_k).sum(-1).float() * scale + loc
             y = torch.where(y.isfinite() & (y.abs() < torch.finfo(torch.float32).max / 2), y, 0.0)
             x = torch.cat((x, y), -1)
             observed = torch.cat((observed, torch.ones_like(y, dtype=torch.bool)), -1)

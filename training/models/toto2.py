@@ -281,7 +281,9 @@ class Toto2(nn.Module):
         seen = mask.unflatten(-1, (-1, p)).any(-1)
         ids[..., :contexts][~seen[..., :contexts]] = -1
         z, loc, scale = self.normalise(x, mask)
-        out = self.network(z, (~mask).float().unflatten(-1, (-1, p)), ids)[:, :, contexts - 1 : -1].float()
+        dtype = self.patch_proj.linear1.weight.dtype
+        missing = (~mask).to(dtype).unflatten(-1, (-1, p))
+        out = self.network(z.to(dtype), missing, ids)[:, :, contexts - 1 : -1].float()
         loc, scale = loc[..., contexts:], scale[..., contexts:]
         values = torch.sinh(out) * scale[..., None, None] + loc[..., None, None]
         finite = values.isfinite()
