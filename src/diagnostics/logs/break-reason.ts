@@ -19,7 +19,7 @@ const BREAKS: readonly Rule[] = [
     cause: "device-scalar-read",
     kind: "item",
     pattern:
-      /\.item\(\)|_local_scalar_dense|Tensor\.item|\.tolist\(\)|specialized integer from data-dependent|host read|scalar read|device read/i,
+      /\bitem\(\)|_local_scalar_dense|Tensor\.item|\btolist\(\)|specialized integer from data-dependent|(?:host|device|scalar|value) read|reads? (?:of )?(?:a|the) (?:\w+ )?value/i,
   },
   {
     cause: "data-dependent-branch",

@@ -28,7 +28,7 @@ export function openCudagraphSkip(message: string, context: RecordContext): Open
     add(line, bare) {
       if (skipText(line, context.artifact) !== undefined) return false;
       const frame = /^\s*(?:Found from\s*:?\s*)?(File ".*)$/.exec(line);
-      return stack.add(frame?.[1] ?? line) || !bare;
+      return stack.add(frame?.[1] ?? line) || (!bare && /^\s*$|^\s{2,}\S/.test(line));
     },
     close: () => emitSkip(text, stack, context),
   };

@@ -1,0 +1,104 @@
+/** C text for the address of one row of an operand. Must not know what is computed with it. */
+import { broadcastStrides, resolveAccess } from "../ir/access.js";
+import { multiplyDims, productOf, sameDim, type Dim } from "../ir/dim.js";
+import type { DType } from "../ir/dtype.js";
+import type { Node } from "../ir/graph.js";
+import type { KernelWriter } from "./writer.js";
+
+/** A row of an operand as seen by the code: element i lies at pointer[i * stride]. */
+export interface RowAddress {
+  readonly pointer: string;
+  readonly stride: Dim;
+  readonly dtype: DType;
+}
+
+/** Axes of an iteration whose offset is (row / divide % modulo) * stride. */
+interface AxisGroup {
+  readonly divide: Dim;
+  readonly modulo: Dim | undefined;
+  readonly stride: Dim;
+}
+
+/** Merges axes that continue evenly, so a contiguous operand is one multiplication. */
+export function groupAxes(shape: readonly Dim[], strides: readonly Dim[]): AxisGroup[] {
+  const groups: { first: number; last: number; stride: Dim }[] = [];
+  for (let axis = shape.length - 1; axis >= 0; axis--) {
+    const dim = shape[axis] as Dim;
+    const stride = strides[axis] as Dim;
+    if (dim === 1) continue;
+    const inner = groups[0];
+    const extent = inner ? productOf(shape.slice(inner.first, inner.last + 1)) : 1;
+    if (inner && sameDim(stride, multiplyDims(inner.stride, extent))) inner.first = axis;
+    else groups.unshift({ first: axis, last: axis, stride });
+  }
+  return groups
+    .filter(({ stride }) => stride !== 0)
+    .map(({ first, last, stride }) => ({
+      divide: productOf(shape.slice(last + 1)),
+      modulo: shape.slice(0, first).every((dim) => dim === 1) ? undefined : productOf(shape.slice(first, last + 1)),
+      stride,
+    }));
+}
+
+const times = (text: string, factor: string): string => (factor === "1" ? text : `${text} * ${factor}`);
+
+function groupsText(writer: KernelWriter, groups: readonly AxisGroup[], row: string): string[] {
+  return groups.map(({ divide, modulo, stride }) => {
+    const divided = divide === 1 ? row : `${row} / ${writer.number(divide)}`;
+    const wrapped = modulo === undefined ? divided : `${divided} % ${writer.number(modulo)}`;
+    return times(wrapped.includes(" ") ? `(${wrapped})` : wrapped, writer.number(stride));
+  });
+}
+
+/** What a node's pointer is keyed by: the state for a read of a constant state, else the node itself. */
+export const storageKey = (node: Node): object => (node.op === "read" && node.states[0]?.state.kind === "constant" ? node.states[0].state : node);
+
+/**
+ * Declares the address of row `row` of `node` in an iteration over [...rowShape, width], and returns it. A gatherRows is read through its index.
+ */
+export function rowAddress(writer: KernelWriter, node: Node, rowShape: readonly Dim[], width: number, row: string, role = "x"): RowAddress {
+  if (node.op === "gatherRows") return gatheredAddress(writer, node, rowShape, row, role);
+  const access = resolveAccess(node);
+  const full = [...rowShape, width];
+  const aligned = node.shape.length > 0 && typeof node.shape[node.shape.length - 1] !== "number" ? { shape: [...access.shape, 1], strides: [...access.strides, 0] } : access;
+  const strides = broadcastStrides(aligned, full);
+  const terms = groupsText(writer, groupAxes(rowShape, strides.slice(0, -1)), row);
+  if (access.offset !== 0) terms.push(writer.number(access.offset));
+  const base = writer.pointer(storageKey(access.base), access.base.dtype, role);
+  return { pointer: terms.length === 0 ? base : `(${base} + ${terms.join(" + ")})`, stride: strides[strides.length - 1] as Dim, dtype: access.base.dtype };
+}
+
+function gatheredAddress(writer: KernelWriter, node: Node, rowShape: readonly Dim[], row: string, role: string): RowAddress {
+  const [source, index, other] = node.inputs as [Node, Node, Node | undefined];
+  const inner = rowShape.slice(1);
+  const dtype = node.dtype;
+  const rest = writer.number(productOf(node.shape.slice(1)));
+  const innerRows = productOf(inner);
+  const lead = innerRows === 1 ? row : `(${row} / ${writer.number(innerRows)})`;
+  const at = writer.fresh("index");
+  const indexRow = rowAddress(writer, index, rowShape.slice(0, 1), 1, lead, "index");
+  writer.line(`const int64_t ${at} = *${indexRow.pointer};`);
+  const sourceBase = plainPointer(writer, source, role);
+  const last = (text: string): string => `(${text} < 0 ? 0 : ${text} < LIMIT ? ${text} : LIMIT - 1)`;
+  const clamp = (text: string, rows: Dim): string => last(text).replaceAll("LIMIT", writer.number(rows));
+  const own = `${sourceBase} + ${clamp(at, source.shape[0] as Dim)} * ${rest}`;
+  const innerStrides = broadcastStrides({ shape: node.shape, strides: contiguousRowStrides(node) }, [...rowShape, node.shape[node.shape.length - 1] as Dim]).slice(1, -1);
+  const terms = groupsText(writer, groupAxes(inner, innerStrides), innerRows === 1 ? "0" : `(${row} % ${writer.number(innerRows)})`).filter(() => innerRows !== 1);
+  const name = writer.fresh("gathered");
+  const chosen = other ? `${at} < 0 ? ${plainPointer(writer, other, role)} + ${clamp(`(-1 - ${at})`, other.shape[0] as Dim)} * ${rest} : ${own}` : own;
+  writer.line(`const ${dtype === "f32" ? "float" : dtype === "i32" ? "int32_t" : "double"} *const ${name} = ${terms.length > 0 ? `(${chosen}) + ${terms.join(" + ")}` : chosen};`);
+  return { pointer: name, stride: node.shape[node.shape.length - 1] === 1 ? 0 : 1, dtype };
+}
+
+function contiguousRowStrides(node: Node): Dim[] {
+  const strides: Dim[] = new Array<Dim>(node.shape.length).fill(1);
+  for (let axis = node.shape.length - 2; axis >= 0; axis--) strides[axis] = multiplyDims(strides[axis + 1] as Dim, node.shape[axis + 1] as Dim);
+  return strides;
+}
+
+/** Pointer to the first element of a value that lies contiguously. */
+export function plainPointer(writer: KernelWriter, node: Node, role: string): string {
+  const access = resolveAccess(node);
+  const base = writer.pointer(storageKey(access.base), access.base.dtype, role);
+  return access.offset === 0 ? base : `(${base} + ${writer.number(access.offset)})`;
+}

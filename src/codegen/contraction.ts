@@ -1,0 +1,228 @@
+/**
+ * The contraction template: C = x . W with W in column panels of 48. Every output is one fma chain with the inner axis ascending, starting from 0; a prologue may
+ * compute x row by row into scratch, an elementwise epilogue works on each finished tile before it is stored.
+ */
+import { resolveAccess } from "../ir/access.js";
+import { multiplyDims, productOf, type Dim } from "../ir/dim.js";
+import type { Node } from "../ir/graph.js";
+import type { ContractionKernel, ContractionSegment, Units } from "../ir/kernel.js";
+import { add, type Scalar } from "../ir/scalar.js";
+import { groupAxes, plainPointer, storageKey } from "./address.js";
+import { isaTable, type TargetIsa } from "./prelude.js";
+import { iterationOf, RowEmitter, StepPlanner, type Step } from "./rows.js";
+import type { KernelWriter } from "./writer.js";
+
+/** Columns of a weight panel: a constant of the device, because packing depends on it. */
+export const panelColumns = 48;
+/** Most bytes of x that one block of rows may take, so that it stays in the second-level cache. */
+const rowBlockBytes = 1 << 20;
+
+export const panelsOf = (width: number): number => Math.ceil(width / panelColumns);
+
+/** Rows per block: a multiple of 8, 256 at most. */
+export const rowBlock = (depth: number): number => Math.max(8, Math.min(256, Math.floor(rowBlockBytes / (depth * 4) / 8) * 8));
+
+/** The accumulator tile: `rows` x 48 outputs in registers, one fma chain each. */
+export function tileFunctions(isa: TargetIsa): string {
+  const { rows, vectors } = isaTable[isa].tile;
+  const cases = Array.from({ length: rows }, (_, index) => `    case ${index + 1}: accumulate(a, stride, b, depth, out, ${index + 1}, 1); break;`).join("\n");
+  return `/* out[m][0..47] = sum over k of a[m][k] * b[k][0..47]. Prefetching runs ahead across panel ends: it only pays while b comes from memory. */
+INLINE void accumulate(const float *a, int64_t stride, const float *b, int64_t depth, float *out, const int rows, const int prefetch) {
+  for (int column = 0; column < ${panelColumns}; column += ${16 * vectors}) {
+    f32x16 sum[${rows}][${vectors}];
+#pragma GCC unroll ${rows}
+    for (int m = 0; m < rows; m++)
+#pragma GCC unroll ${vectors}
+      for (int v = 0; v < ${vectors}; v++) sum[m][v] = splat_f32(0);
+    for (int64_t k = 0; k < depth; k++) {
+      const float *const line = b + k * ${panelColumns} + column;
+      f32x16 w[${vectors}];
+#pragma GCC unroll ${vectors}
+      for (int v = 0; v < ${vectors}; v++) {
+        w[v] = load_f32(line + 16 * v);
+        if (prefetch) __builtin_prefetch((const char *)(line + 16 * v) + 8192, 0, 3);
+      }
+#pragma GCC unroll ${rows}
+      for (int m = 0; m < rows; m++) {
+        const f32x16 x = splat_f32(a[m * stride + k]);
+#pragma GCC unroll ${vectors}
+        for (int v = 0; v < ${vectors}; v++) sum[m][v] = fma_f32(x, w[v], sum[m][v]);
+      }
+    }
+#pragma GCC unroll ${rows}
+    for (int m = 0; m < rows; m++)
+#pragma GCC unroll ${vectors}
+      for (int v = 0; v < ${vectors}; v++) store_f32(out + m * ${panelColumns} + column + 16 * v, sum[m][v]);
+  }
+}
+static __attribute__((noinline, unused)) void tile_full(const float *a, int64_t stride, const float *b, int64_t depth, float *out) { accumulate(a, stride, b, depth, out, ${rows}, 0); }
+static __attribute__((noinline, unused)) void tile(int64_t rows, const float *a, int64_t stride, const float *b, int64_t depth, float *out) {
+  switch (rows) {
+${cases}
+  }
+}
+`;
+}
+
+interface XAddress {
+  readonly pointer: string;
+  readonly stride: string;
+}
+
+export class ContractionEmitter {
+  readonly #depth: number;
+  readonly #rows: Dim;
+  readonly #block: number;
+  readonly #panels: number;
+  readonly #tileRows: number;
+
+  constructor(
+    private readonly writer: KernelWriter,
+    private readonly kernel: ContractionKernel,
+    isa: TargetIsa,
+  ) {
+    this.#depth = kernel.depth;
+    this.#rows = productOf(kernel.x.shape.slice(0, -1));
+    this.#block = rowBlock(kernel.depth);
+    this.#panels = kernel.segments.reduce((sum, segment) => sum + panelsOf(segment.width), 0);
+    this.#tileRows = isaTable[isa].tile.rows;
+  }
+
+  get units(): Units {
+    return { dim: this.#rows, divide: this.#block, times: this.#panels };
+  }
+
+  emit(): void {
+    const { writer, kernel } = this;
+    const rows = writer.number(this.#rows);
+    const copied = kernel.prologue.length > 0 || !this.#readInPlace();
+    const area = copied ? writer.scratch(this.#block * this.#depth) : undefined;
+    const packed = kernel.segments.some((segment) => segment.contractions.some((node) => node.op === "matmul")) ? writer.scratch(this.#depth * panelColumns) : undefined;
+    if (area) writer.line("int64_t prepared = -1;");
+    writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
+      writer.line(`const int64_t block = unit / ${this.#panels}, panel = unit % ${this.#panels}, first = block * ${this.#block};`);
+      writer.line(`const int64_t count = ${rows} - first < ${this.#block} ? ${rows} - first : ${this.#block};`);
+      if (area) {
+        writer.block("if (block != prepared)", () => {
+          this.#emitPrologue(area);
+          writer.line("prepared = block;");
+        });
+      }
+      const x: XAddress = area ? { pointer: area, stride: String(this.#depth) } : this.#address();
+      let start = 0;
+      kernel.segments.forEach((segment, index) => {
+        const end = start + panelsOf(segment.width);
+        const head = index === 0 ? (kernel.segments.length === 1 ? "" : `if (panel < ${end})`) : index === kernel.segments.length - 1 ? "else" : `else if (panel < ${end})`;
+        writer.block(head, () => this.#emitSegment(segment, start, x, packed));
+        start = end;
+      });
+    });
+  }
+
+  /** x can be read where it lies when its rows are evenly spaced and its elements adjacent. */
+  #readInPlace(): boolean {
+    if (this.kernel.x.op === "gatherRows") return false;
+    const access = resolveAccess(this.kernel.x);
+    const last = access.strides[access.strides.length - 1];
+    return (last === 1 || this.#depth === 1) && groupAxes(access.shape.slice(0, -1), access.strides.slice(0, -1)).every((group) => group.divide === 1 && group.modulo === undefined);
+  }
+
+  #address(): XAddress {
+    const access = resolveAccess(this.kernel.x);
+    const base = plainPointer(this.writer, this.kernel.x, "x");
+    const [group] = groupAxes(access.shape.slice(0, -1), access.strides.slice(0, -1));
+    const stride = group ? this.writer.number(group.stride) : String(this.#depth);
+    return { pointer: `${base} + first * ${stride}`, stride };
+  }
+
+  #emitPrologue(area: string): void {
+    const { writer, kernel } = this;
+    const planner = new StepPlanner();
+    for (const node of kernel.prologue) planner.compute(node);
+    const values = kernel.prologue.includes(kernel.x) ? kernel.prologue : [...kernel.prologue, kernel.x];
+    if (!planner.steps.has(kernel.x)) planner.load(kernel.x);
+    writer.block("for (int64_t m = 0; m < count; m++)", () => {
+      writer.line("const int64_t row = first + m;");
+      const emitter = new RowEmitter(planner, values, [kernel.x], { writer, rowShape: iterationOf(kernel.x).rowShape, row: "row", target: () => `(${area} + m * ${this.#depth})` });
+      emitter.prepare();
+      emitter.emitRow();
+    });
+  }
+
+  #emitSegment(segment: ContractionSegment, firstPanel: number, x: XAddress, packed: string | undefined): void {
+    const { writer } = this;
+    const panel = firstPanel === 0 ? "panel" : `(panel - ${firstPanel})`;
+    const panelBytes = this.#depth * panelColumns;
+    const weights = segment.contractions.map((node) => this.#weight(node, panel, panelBytes, packed));
+    writer.line(`const int64_t column0 = ${panel} * ${panelColumns};`);
+    segment.contractions.forEach((_, index) => writer.line(`float sums${index}[${this.#tileRows} * ${panelColumns}] __attribute__((aligned(64)));`));
+    writer.block(`for (int64_t m = 0; m < count; m += ${this.#tileRows})`, () => {
+      writer.line(`const int64_t height = count - m < ${this.#tileRows} ? count - m : ${this.#tileRows};`);
+      const call = (name: string, lead: string): string => weights.map((weight, index) => `${name}(${lead}${x.pointer} + m * ${x.stride}, ${x.stride}, ${weight}, ${this.#depth}, sums${index});`).join(" ");
+      writer.line(`if (m > 0 && height == ${this.#tileRows}) { ${call("tile_full", "")} }`);
+      writer.line(`else { ${call("tile", "height, ")} }`);
+      writer.block("for (int64_t i = 0; i < height; i++)", () => this.#emitEpilogue(segment));
+    });
+  }
+
+  /** C text of the panel's weights; a computed matrix is first copied into panel order. */
+  #weight(node: Node, panel: string, panelElements: number, packed: string | undefined): string {
+    const { writer } = this;
+    const state = node.states[0]?.state;
+    if (node.op === "linear" && state) return `${writer.pointer(state, "f32", "weight")} + ${panel} * ${panelElements}`;
+    const matrix = node.inputs[1] as Node;
+    const width = node.shape[node.shape.length - 1] as number;
+    const source = writer.pointer(storageKey(matrix), "f32", "matrix");
+    writer.block(`for (int64_t k = 0; k < ${this.#depth}; k++)`, () => {
+      writer.line(`for (int64_t c = 0; c < ${panelColumns}; c++) ${packed}[k * ${panelColumns} + c] = ${panel} * ${panelColumns} + c < ${width} ? ${source}[k * ${width} + ${panel} * ${panelColumns} + c] : 0;`);
+    });
+    return packed as string;
+  }
+
+  #emitEpilogue(segment: ContractionSegment): void {
+    const { writer } = this;
+    const planner = new StepPlanner();
+    const sums = segment.contractions.map((node) => planner.give(node));
+    segment.contractions.forEach((node, index) => {
+      const bias = node.op === "linear" ? node.inputs[1] : undefined;
+      if (bias) planner.steps.set(node, planner.map([sums[index] as Step, planner.load(bias)], segment.width, "f32", ([sum, column]) => add(sum as Scalar, column as Scalar)));
+    });
+    for (const node of segment.epilogue) planner.compute(node);
+    const first = segment.contractions[0] as Node;
+    writer.line("const int64_t row = first + m + i;");
+    const target = (node: Node): string => `(${writer.pointer(node, node.dtype, "out")} + row * ${segment.width})`;
+    const emitter = new RowEmitter(planner, [...segment.contractions, ...segment.epilogue], segment.stores, { writer, rowShape: iterationOf(first).rowShape, row: "row", target });
+    emitter.prepare();
+    emitter.prepareColumns();
+    const tail = segment.width % 16;
+    const columns = `column0 + ${panelColumns} <= ${segment.width} ? ${panelColumns} : ${segment.width - tail} - column0`;
+    writer.block(`for (int64_t j = 0; j < (${columns}); j += 16)`, () => this.#emitLanes(emitter, sums, 16));
+    if (tail !== 0) {
+      writer.block(`if (column0 + ${panelColumns} > ${segment.width})`, () => {
+        writer.line(`const int64_t j = ${segment.width - tail} - column0;`);
+        this.#emitLanes(emitter, sums, tail);
+      });
+    }
+  }
+
+  #emitLanes(emitter: RowEmitter, sums: readonly Step[], count: number): void {
+    const { writer } = this;
+    const given = new Map(
+      sums.map((step, index) => {
+        const name = writer.fresh("sum");
+        writer.line(`const f32x16 ${name} = load_f32(sums${index} + i * ${panelColumns} + j);`);
+        return [step, name] as const;
+      }),
+    );
+    writer.line("const int64_t column = column0 + j;");
+    emitter.emitColumns("column", count, given);
+  }
+}
+
+/** Useful work of a contraction kernel, for profiles. */
+export function contractionCost(kernel: ContractionKernel): { flops: Dim; bytes: Dim } {
+  const rows = productOf(kernel.x.shape.slice(0, -1));
+  const columns = kernel.segments.reduce((sum, segment) => sum + segment.width * segment.contractions.length, 0);
+  return { flops: multiplyDims(rows, 2 * kernel.depth * columns), bytes: 4 * kernel.depth * columns };
+}
+

@@ -1,0 +1,473 @@
+/**
+ * Row kernels: phases over one inner axis, computed row by row. Nodes are expanded to steps (load, map, reduce, rope); steps that need a finished reduction go
+ * to a later loop, and what such a loop needs again is recomputed when cheap, else kept in scratch. Recomputing cannot change bits.
+ */
+import { multiplyDims, productOf, type Dim } from "../ir/dim.js";
+import type { Attributes, Node } from "../ir/graph.js";
+import { opSpec } from "../ir/ops.js";
+import { padded } from "../ir/ops/state.js";
+import * as s from "../ir/scalar.js";
+import type { Scalar, ScalarType } from "../ir/scalar.js";
+import { rowAddress, storageKey, type RowAddress } from "./address.js";
+import { ScalarEmitter, vectorType } from "./c-scalar.js";
+import type { KernelWriter } from "./writer.js";
+
+type Reduction = "sum" | "sumSquares" | "max";
+
+export interface Step {
+  /** `given` values are named by the caller: the accumulators of a contraction. */
+  readonly kind: "load" | "map" | "reduce" | "rope" | "given";
+  readonly width: number;
+  readonly type: ScalarType;
+  readonly inputs: readonly Step[];
+  /** Loop in which it is computed; a reduction's result is there from level + 1 on. */
+  readonly level: number;
+  readonly node?: Node;
+  readonly define?: (inputs: readonly Scalar[]) => Scalar;
+  readonly reduction?: Reduction;
+  readonly costly: boolean;
+}
+
+interface RopeTables {
+  readonly cosine: string;
+  readonly sine: string;
+  readonly multiplier: string | undefined;
+}
+
+/** Inner width and leading axes of a node's iteration; a dynamic last axis is all rows, width 1. */
+export function iterationOf(node: { readonly shape: readonly Dim[] }): { rowShape: readonly Dim[]; width: number } {
+  const last = node.shape[node.shape.length - 1];
+  if (last === undefined) return { rowShape: [], width: 1 };
+  return typeof last === "number" ? { rowShape: node.shape.slice(0, -1), width: last } : { rowShape: node.shape, width: 1 };
+}
+
+const available = (step: Step): number => (step.kind === "reduce" ? step.level + 1 : step.level);
+
+/** Expands nodes to steps. `given` supplies steps for values that are not loaded, such as accumulators. */
+export class StepPlanner {
+  readonly steps = new Map<Node, Step>();
+  readonly ordered: Step[] = [];
+
+  /** Declares a value that the surrounding code computes, and returns its step. */
+  give(node: Node): Step {
+    const step = this.#step({ kind: "given", width: iterationOf(node).width, type: "f32", inputs: [], node, costly: false });
+    this.steps.set(node, step);
+    return step;
+  }
+
+  #step(step: Omit<Step, "level">): Step {
+    const level = step.inputs.reduce((high, input) => Math.max(high, available(input) + (step.kind === "rope" ? 1 : 0)), 0);
+    const made = { ...step, level };
+    this.ordered.push(made);
+    return made;
+  }
+
+  map(inputs: readonly Step[], width: number, type: ScalarType, define: Step["define"], costly = false): Step {
+    return this.#step({ kind: "map", width, type, inputs, define, costly });
+  }
+
+  reduce(input: Step, reduction: Reduction): Step {
+    return this.#step({ kind: "reduce", width: 1, type: "f32", inputs: [input], reduction, costly: false });
+  }
+
+  load(node: Node): Step {
+    const known = this.steps.get(node);
+    if (known) return known;
+    if (node.op === "constant") {
+      const { value, dtype } = node.attributes as { value: number; dtype: ScalarType };
+      return this.map([], 1, dtype, () => s.constant(dtype, value));
+    }
+    const step = this.#step({ kind: "load", width: iterationOf(node).width, type: node.dtype === "i32" ? "i32" : "f32", inputs: [], node, costly: false });
+    this.steps.set(node, step);
+    return step;
+  }
+
+  /** Adds a node that the kernel computes. */
+  compute(node: Node): void {
+    this.steps.set(node, this.#expand(node));
+  }
+
+  #expand(node: Node): Step {
+    const { width } = iterationOf(node);
+    const type: ScalarType = node.dtype === "i32" ? "i32" : "f32";
+    const inputs = (): Step[] => node.inputs.map((input) => this.load(input));
+    switch (node.op) {
+      case "sum":
+      case "max":
+        return this.reduce(this.load(node.inputs[0] as Node), node.op);
+      case "rmsNorm":
+        return this.#rmsNorm(node, inputs(), width);
+      case "softmax":
+        return this.#softmax(this.load(node.inputs[0] as Node), width);
+      case "rope":
+        return this.#rope(node, width);
+      case "appendKeys":
+      case "appendValues":
+      case "writeRows":
+        return this.load(node.inputs[0] as Node);
+      case "gatherRows":
+      case "reshape":
+      case "slice":
+      case "permute":
+      case "broadcast":
+      case "read":
+        return this.#step({ kind: "load", width, type, inputs: [], node, costly: false });
+      default: {
+        const define = opSpec(node.op).define;
+        if (!define) throw new Error(`${node.op} has no scalar definition, so a row kernel cannot hold it`);
+        return this.map(inputs(), width, type, (operands) => define(operands, node.attributes as Attributes), costly(node.op));
+      }
+    }
+  }
+
+  #rmsNorm(node: Node, [x, weight]: Step[], width: number): Step {
+    const squares = this.reduce(x as Step, "sumSquares");
+    const epsilon = node.attributes["epsilon"] as number;
+    const scale = this.map([squares], 1, "f32", ([total]) => {
+      const mean = s.div(total as Scalar, s.constant("f32", width));
+      return s.div(s.constant("f32", 1), s.sqrt(s.add(mean, s.constant("f32", epsilon))));
+    });
+    return this.map([x as Step, scale, ...(weight ? [weight] : [])], width, "f32", ([value, factor, column]) => {
+      const normal = s.mul(value as Scalar, factor as Scalar);
+      return column ? s.mul(normal, column) : normal;
+    });
+  }
+
+  #softmax(x: Step, width: number): Step {
+    const largest = this.reduce(x, "max");
+    const weights = this.map([x, largest], width, "f32", ([value, top]) => s.call("exp", "f32", [s.sub(value as Scalar, top as Scalar)]), true);
+    const total = this.reduce(weights, "sum");
+    return this.map([weights, total], width, "f32", ([weight, sum]) => s.div(weight as Scalar, sum as Scalar));
+  }
+
+  /** Operands: x, then the rows of the cosine, sine and multiplier tables that belong to the row's token. */
+  #rope(node: Node, width: number): Step {
+    return this.#step({ kind: "rope", width, type: "f32", inputs: [this.load(node.inputs[0] as Node)], node, costly: true });
+  }
+}
+
+const costlyOps = new Set(["exp", "log", "log1p", "asinh", "sinh", "sigmoid", "silu", "softplus", "div", "sqrt"]);
+const costly = (op: string): boolean => costlyOps.has(op);
+
+/** How one kernel's rows are emitted: which row, and where stores go. */
+export interface RowEmission {
+  readonly writer: KernelWriter;
+  readonly rowShape: readonly Dim[];
+  readonly row: string;
+  /** C pointer to the row of a stored node. */
+  readonly target: (node: Node) => string;
+}
+
+/** Emits the loops of one row (`emitRow`), or the elementwise columns of a tile (`emitColumns`). */
+export class RowEmitter {
+  readonly #addresses = new Map<Step, RowAddress>();
+  readonly #rowValues = new Map<Step, string>();
+  readonly #kept = new Map<Step, string>();
+  readonly #sinks = new Map<Step, Node[]>();
+  readonly #partners = new Map<Step, string>();
+  readonly #accumulators = new Map<Step, string>();
+  readonly #tables = new Map<Step, RopeTables>();
+  readonly #stateRows = new Map<Node, string>();
+
+  constructor(
+    private readonly planner: StepPlanner,
+    private readonly values: readonly Node[],
+    stores: readonly Node[],
+    private readonly emission: RowEmission,
+  ) {
+    for (const node of values) {
+      const step = planner.steps.get(node) as Step;
+      const sinks = this.#sinks.get(step) ?? [];
+      if (stores.includes(node) || isStateWrite(node)) sinks.push(node);
+      this.#sinks.set(step, sinks);
+    }
+  }
+
+  /** Declares the addresses that depend on the row only. */
+  prepare(): void {
+    for (const step of this.planner.ordered) if (step.kind === "load") this.#addresses.set(step, this.#address(step.node as Node, step.width));
+    for (const step of this.planner.ordered) if (step.kind === "rope") this.#tables.set(step, this.#ropeTables(step.node as Node));
+    for (const node of this.values) if (isStateWrite(node)) this.#stateRows.set(node, this.#declareStateRow(node));
+  }
+
+  /** Row-level values an epilogue needs, once per row. */
+  prepareColumns(): void {
+    for (const [step] of this.#sinks) this.#prepareRowValues(step);
+  }
+
+  /** Lanes at .. at + count - 1 of every stored value; `given` names the accumulators. All steps must be elementwise. */
+  emitColumns(at: string, count: number, given: ReadonlyMap<Step, string>): void {
+    const members = [...this.#sinks.entries()].filter(([, nodes]) => nodes.length > 0).map(([step]) => step);
+    this.#emitBody(members, at, count, new Map(given));
+  }
+
+  emitRow(): void {
+    const steps = this.planner.ordered;
+    const writer = this.emission.writer;
+    for (const step of steps) if (this.#needsKeeping(step)) this.#kept.set(step, writer.scratch(padded(step.width)));
+    const levels = steps.reduce((high, step) => Math.max(high, step.level), 0);
+    for (let level = 0; level <= levels; level++) this.#emitLevel(level);
+  }
+
+  #address(node: Node, width: number): RowAddress {
+    return rowAddress(this.emission.writer, node, this.emission.rowShape, width, this.emission.row);
+  }
+
+  /** Used by a later loop and expensive, or needed in memory by a rope. */
+  #needsKeeping(step: Step): boolean {
+    if (step.width === 1 || step.kind === "load") return false;
+    return this.planner.ordered.some((user) => user.inputs.includes(step) && user.level > step.level && (user.kind === "rope" || this.#isCostly(step)));
+  }
+
+  #isCostly(step: Step): boolean {
+    return step.costly || (step.kind === "map" && step.inputs.some((input) => input.width > 1 && !this.#kept.has(input) && this.#isCostly(input)));
+  }
+
+  #emitLevel(level: number): void {
+    const here = this.planner.ordered.filter((step) => step.level === level);
+    const wanted = here.filter((step) => this.#kept.has(step) || step.kind === "reduce" || (this.#sinks.get(step)?.length ?? 0) > 0);
+    for (const step of here) if (step.kind === "rope") this.#emitPartner(step);
+    for (const step of wanted) if (step.kind !== "reduce" && step.width === 1) this.#storeRowValue(step);
+    const loops = new Map<number, Step[]>();
+    for (const step of wanted) {
+      const width = step.kind === "reduce" ? (step.inputs[0] as Step).width : step.width;
+      if (step.kind === "reduce" || width > 1) loops.set(width, [...(loops.get(width) ?? []), step]);
+    }
+    for (const [width, members] of loops) this.#emitLoop(width, members);
+    for (const step of wanted) if (step.kind === "reduce") for (const node of this.#sinks.get(step) ?? []) this.#storeScalar(node, this.#rowValue(step));
+  }
+
+  #emitLoop(width: number, members: readonly Step[]): void {
+    const writer = this.emission.writer;
+    for (const step of members) {
+      if (step.kind !== "reduce") continue;
+      const name = writer.fresh("sum");
+      this.#accumulators.set(step, name);
+      writer.line(`f32x16 ${name} = splat_f32(${step.reduction === "max" ? "-__builtin_inff()" : "0"});`);
+    }
+    // Row-level operands are emitted before the loop, so that its body holds only what changes with i.
+    for (const step of members) this.#prepareRowValues(step);
+    const full = width - (width % 16);
+    if (full > 0) {
+      if (full === 16 && width === 16) this.#emitBody(members, "0", 16);
+      else writer.block(`for (int64_t i = 0; i < ${full}; i += 16)`, () => this.#emitBody(members, "i", 16));
+    }
+    if (width % 16 !== 0) writer.block("", () => this.#emitBody(members, String(full), width % 16));
+  }
+
+  #prepareRowValues(step: Step, seen = new Set<Step>()): void {
+    if (seen.has(step)) return;
+    seen.add(step);
+    for (const input of step.inputs) {
+      if (input.width === 1 && step.kind !== "reduce") this.#rowValue(input);
+      else if (input.width > 1 && !this.#kept.has(input)) this.#prepareRowValues(input, seen);
+    }
+  }
+
+  #emitBody(members: readonly Step[], at: string, count: number, names = new Map<Step, string>()): void {
+    const writer = this.emission.writer;
+    const value = (step: Step): string => this.#element(step, at, count, names, members);
+    for (const step of members) {
+      if (step.kind === "reduce") this.#accumulate(step, value(step.inputs[0] as Step), count);
+      else {
+        const name = value(step);
+        const kept = this.#kept.get(step);
+        if (kept) writer.line(`store_f32(${kept} + ${at}, ${name});`);
+        for (const node of this.#sinks.get(step) ?? []) this.#storeVector(node, name, at, count);
+      }
+    }
+  }
+
+  #accumulate(step: Step, value: string, count: number): void {
+    const total = this.#accumulators.get(step) as string;
+    const kept = count === 16 ? value : `keep_f32(${value}, ${count}, ${step.reduction === "max" ? "-__builtin_inff()" : "0"})`;
+    const update: Record<Reduction, string> = {
+      sum: `${total} + ${kept}`,
+      sumSquares: `fma_f32(${kept}, ${kept}, ${total})`,
+      max: `larger_f32(${total}, ${kept})`,
+    };
+    this.emission.writer.line(`${total} = ${update[step.reduction as Reduction]};`);
+  }
+
+  /** C name of lanes at .. at + count - 1 of a step. */
+  #element(step: Step, at: string, count: number, names: Map<Step, string>, members: readonly Step[]): string {
+    const known = names.get(step);
+    if (known) return known;
+    const writer = this.emission.writer;
+    if (step.width === 1) return this.#rowValue(step);
+    let text: string;
+    const kept = this.#kept.get(step);
+    if (kept && !members.includes(step)) text = `load_f32(${kept} + ${at})`;
+    else if (step.kind === "load") text = loadText(this.#addresses.get(step) as RowAddress, writer.number((this.#addresses.get(step) as RowAddress).stride), at, count);
+    else if (step.kind === "rope") text = this.#ropeText(step, at, count, names, members);
+    else {
+      const operands = step.inputs.map((input) => this.#element(input, at, count, names, members));
+      text = this.#mapText(step, operands);
+    }
+    const name = writer.fresh();
+    writer.line(`const ${vectorType[step.type]} ${name} = ${text};`);
+    names.set(step, name);
+    return name;
+  }
+
+  #mapText(step: Step, operands: readonly string[]): string {
+    const writer = this.emission.writer;
+    const emitter = new ScalarEmitter(
+      (line) => writer.line(line),
+      () => writer.fresh("t"),
+    );
+    const inputs = step.inputs.map((input, index) => s.argument(input.type, index));
+    return emitter.emit((step.define as NonNullable<Step["define"]>)(inputs), operands);
+  }
+
+  /** C name of a row-level value, as 16 equal lanes: one way of computing for rows and elements. */
+  #rowValue(step: Step): string {
+    const known = this.#rowValues.get(step);
+    if (known) return known;
+    const writer = this.emission.writer;
+    const name = writer.fresh("row");
+    let text: string;
+    if (step.kind === "load") {
+      const address = this.#addresses.get(step) as RowAddress;
+      text = address.dtype === "bf16" ? `splat_f32(widen(*${address.pointer}))` : `splat_${step.type}(*${address.pointer})`;
+    } else if (step.kind === "reduce") {
+      const total = this.#accumulators.get(step) as string;
+      text = `splat_f32(${step.reduction === "max" ? "max_lanes" : "sum_lanes"}(${total}))`;
+    } else {
+      const operands = step.inputs.map((input) => this.#rowValue(input));
+      text = this.#mapText(step, operands);
+    }
+    writer.line(`const ${vectorType[step.type]} ${name} = ${text};`);
+    this.#rowValues.set(step, name);
+    return name;
+  }
+
+  #storeRowValue(step: Step): void {
+    for (const node of this.#sinks.get(step) ?? []) this.#storeScalar(node, this.#rowValue(step));
+  }
+
+  #storeScalar(node: Node, name: string): void {
+    if (isStateWrite(node)) this.#storeVector(node, name, "0", 1);
+    else this.emission.writer.line(`*${this.emission.target(node)} = ${name}[0];`);
+  }
+
+  /** The other element of each pair, in scratch, so that the rotation is a plain map. */
+  #emitPartner(step: Step): void {
+    const writer = this.emission.writer;
+    const node = step.node as Node;
+    const x = step.inputs[0] as Step;
+    const { width, pairing } = node.attributes as { width: number; pairing: string };
+    const partner = writer.scratch(padded(step.width));
+    this.#partners.set(step, partner);
+    const kept = this.#kept.get(x);
+    const address = kept ? { pointer: kept, stride: 1 as Dim } : (this.#addresses.get(x) as RowAddress);
+    const element = (index: string): string => (address.stride === 1 ? `${address.pointer}[${index}]` : `${address.pointer}[(${index}) * ${writer.number(address.stride)}]`);
+    if (pairing === "half") {
+      writer.line(`for (int64_t i = 0; i < ${width / 2}; i++) { ${partner}[i] = ${element(`i + ${width / 2}`)}; ${partner}[i + ${width / 2}] = ${element("i")}; }`);
+    } else {
+      writer.line(`for (int64_t i = 0; i < ${width}; i += 2) { ${partner}[i] = ${element("i + 1")}; ${partner}[i + 1] = ${element("i")}; }`);
+    }
+    if (width < step.width) writer.line(`for (int64_t i = ${width}; i < ${step.width}; i++) ${partner}[i] = 0;`);
+  }
+
+  #ropeText(step: Step, at: string, count: number, names: Map<Step, string>, members: readonly Step[]): string {
+    const writer = this.emission.writer;
+    const x = this.#element(step.inputs[0] as Step, at, count, names, members);
+    const tables = this.#tables.get(step) as RopeTables;
+    const load = (pointer: string): string => loadText({ pointer, stride: 1, dtype: "f32" }, "1", at, count);
+    const rotated = writer.fresh();
+    writer.line(`const f32x16 ${rotated} = ${x} * ${load(tables.cosine)} + load_f32(${this.#partners.get(step)} + ${at}) * ${load(tables.sine)};`);
+    return tables.multiplier ? `${rotated} * ${load(tables.multiplier)}` : rotated;
+  }
+
+  #ropeTables(node: Node): RopeTables {
+    const [, position, cosine, sine, multiplier, decay] = node.inputs as [Node, Node, Node, Node, Node | undefined, Node | undefined];
+    return {
+      cosine: this.#tableRow(cosine, position),
+      sine: this.#tableRow(sine, position),
+      multiplier: multiplier && decay ? this.#tableRow(multiplier, decay) : undefined,
+    };
+  }
+
+  #tableRow(table: Node, index: Node): string {
+    const { writer, rowShape, row } = this.emission;
+    const inner = productOf(rowShape.slice(1));
+    const token = inner === 1 ? row : `(${row} / ${writer.number(inner)})`;
+    const address = rowAddress(writer, index, rowShape.slice(0, 1), 1, token, "index");
+    const at = writer.fresh("index");
+    const rows = writer.number(table.shape[0] as Dim);
+    writer.line(`int64_t ${at} = *${address.pointer}; ${at} = ${at} < 0 ? 0 : ${at} < ${rows} ? ${at} : ${rows} - 1;`);
+    const base = writer.pointer(storageKey(table), "f32", "table");
+    const name = writer.fresh("table");
+    writer.line(`const float *const ${name} = ${base} + ${at} * ${writer.number(table.shape[1] as Dim)};`);
+    return name;
+  }
+
+  #storeVector(node: Node, value: string, at: string, count: number): void {
+    const writer = this.emission.writer;
+    if (node.op === "appendKeys") return this.#appendKeys(node, value, at, count);
+    const pointer = node.op === "appendValues" || node.op === "writeRows" ? this.#stateRow(node) : this.emission.target(node);
+    const type = isStateWrite(node) ? (node.inputs[0] as Node).dtype : node.dtype;
+    const guard = isStateWrite(node) ? `if (${pointer}) ` : "";
+    const place = at === "0" ? pointer : `${pointer} + ${at}`;
+    writer.line(count === 16 ? `${guard}store_${type}(${place}, ${value});` : `${guard}store_part_${type}(${place}, ${value}, ${count});`);
+  }
+
+  /** Address of this row's place in the state; null when its index lies outside. */
+  #stateRow(node: Node): string {
+    return this.#stateRows.get(node) as string;
+  }
+
+  #declareStateRow(node: Node): string {
+    const { writer, rowShape, row } = this.emission;
+    const state = node.states[0]?.state;
+    if (!state) throw new Error(`${node.op} (${node.label}) has no state`);
+    const [, first, second] = node.inputs as [Node, Node, Node | undefined];
+    const heads = productOf(rowShape.slice(1));
+    const token = heads === 1 ? row : `(${row} / ${writer.number(heads)})`;
+    const head = heads === 1 ? "0" : `${row} % ${writer.number(heads)}`;
+    const load = (index: Node, role: string): string => {
+      const name = writer.fresh(role);
+      writer.line(`const int64_t ${name} = *${rowAddress(writer, index, rowShape.slice(0, 1), 1, token, "index").pointer};`);
+      return name;
+    };
+    const base = writer.pointer(state, state.dtype, "state");
+    const name = writer.fresh("place");
+    const dims = state.shape;
+    const inside = (index: string, limit: Dim): string => `${index} >= 0 && ${index} < ${writer.number(limit)}`;
+    const type = state.dtype === "i32" ? "int32_t" : state.dtype === "f64" ? "double" : "float";
+    const r = load(first, "stateRow");
+    if (node.op === "writeRows") {
+      const rest = productOf(dims.slice(1));
+      const width = iterationOf(node.inputs[0] as Node).width;
+      const offset = heads === 1 ? "" : ` + ${head} * ${width}`;
+      writer.line(`${type} *const ${name} = ${inside(r, dims[0] as Dim)} ? ${base} + ${r} * ${writer.number(rest)}${offset} : (${type} *)0;`);
+      return name;
+    }
+    const slot = load(second as Node, "slot");
+    const [rows, stateHeads, third, fourth] = dims as [Dim, Dim, Dim, Dim];
+    const capacity = node.op === "appendKeys" ? multiplyDims(third, 16) : third;
+    const headBase = `(${r} * ${writer.number(stateHeads)} + ${head})`;
+    const offset =
+      node.op === "appendKeys"
+        ? `(${headBase} * ${writer.number(third)} + ${slot} / 16) * ${writer.number(multiplyDims(fourth, 16))} + ${slot} % 16`
+        : `(${headBase} * ${writer.number(third)} + ${slot}) * ${writer.number(fourth)}`;
+    writer.line(`${type} *const ${name} = ${inside(r, rows)} && ${inside(slot, capacity)} ? ${base} + ${offset} : (${type} *)0;`);
+    return name;
+  }
+
+  #appendKeys(node: Node, value: string, at: string, count: number): void {
+    const place = this.#stateRow(node);
+    this.emission.writer.line(`if (${place}) for (int l = 0; l < ${count}; l++) ${place}[(${at} + l) * 16] = ${value}[l];`);
+  }
+}
+
+export const isStateWrite = (node: Node): boolean => node.states.some((access) => access.writes);
+
+function loadText({ pointer, dtype }: RowAddress, stride: string, at: string, count: number): string {
+  const type = dtype === "i32" ? "i32" : "f32";
+  if (stride === "0") return `splat_${type}(*${pointer})`;
+  if (stride !== "1") return `load_strided_${type}(${pointer} + ${at} * ${stride}, ${stride}, ${count})`;
+  const place = at === "0" ? pointer : `${pointer} + ${at}`;
+  return count === 16 ? `load_${type}(${place})` : `load_part_${type}(${place}, ${count})`;
+}

@@ -1,0 +1,179 @@
+/** Attention ops and the rotary code. Keys are visited in ascending absolute position; masked keys count as not visited. */
+import { sameDim, type Dim } from "../dim.js";
+import type { Node } from "../graph.js";
+import type { Evaluation, OpSpec, Value } from "../ops.js";
+import { refuse } from "./shapes.js";
+import { keyLanes } from "./state.js";
+
+/** A reader of one cache: key and value elements of (row, head, slot). */
+function cacheReader(keys: Value, values: Value): { key(row: number, head: number, slot: number, j: number): number; value(row: number, head: number, slot: number, j: number): number } {
+  const [, heads, blocks, width] = keys.shape as [number, number, number, number];
+  const [, , capacity, stored] = values.shape as [number, number, number, number];
+  return {
+    key: (row, head, slot, j) => keys.data[(((row * heads + head) * blocks + Math.floor(slot / keyLanes)) * width + j) * keyLanes + (slot % keyLanes)] as number,
+    value: (row, head, slot, j) => values.data[((row * heads + head) * capacity + slot) * stored + j] as number,
+  };
+}
+
+/** out = softmax(scores) . values with f64 inside; `score` is undefined for a masked key. */
+function attendOne(count: number, valueWidth: number, score: (key: number) => number | undefined, value: (key: number, j: number) => number, out: (j: number, value: number) => void): void {
+  const scores: (number | undefined)[] = [];
+  let largest = -Infinity;
+  for (let key = 0; key < count; key++) {
+    const s = score(key);
+    scores.push(s);
+    if (s !== undefined && (s > largest || Number.isNaN(s))) largest = s;
+  }
+  const weights = scores.map((s) => (s === undefined ? undefined : Math.exp(s - largest)));
+  const total = weights.reduce<number>((sum, w) => sum + (w ?? 0), 0);
+  for (let j = 0; j < valueWidth; j++) {
+    let sum = 0;
+    weights.forEach((w, key) => {
+      if (w !== undefined) sum += (w / total) * value(key, j);
+    });
+    out(j, sum);
+  }
+}
+
+function evaluateAttention({ inputs, states, attributes, shape, output }: Evaluation): void {
+  const [q, row, length, prefixRow, prefixLength] = inputs as [Value, Value, Value, Value | undefined, Value | undefined];
+  const [tokens, heads, valueWidth] = shape as [number, number, number];
+  const width = q.shape[2] as number;
+  const shared = prefixRow !== undefined && prefixLength !== undefined;
+  const [ownKeys, ownValues, prefixKeys, prefixValues] = states as [Value, Value, Value | undefined, Value | undefined];
+  const own = cacheReader(ownKeys, ownValues);
+  const prefix = shared && prefixKeys && prefixValues ? cacheReader(prefixKeys, prefixValues) : own;
+  const group = heads / (ownKeys.shape[1] as number);
+  const scale = attributes["scale"] as number;
+  for (let n = 0; n < tokens; n++) {
+    const start = shared ? (prefixLength.data[n] as number) : 0;
+    const base = Math.floor(start / keyLanes) * keyLanes;
+    for (let h = 0; h < heads; h++) {
+      const kvHead = Math.floor(h / group);
+      const locate = (key: number): [typeof own, number, number] => (key < start ? [prefix, prefixRow?.data[n] as number, key] : [own, row.data[n] as number, key - base]);
+      attendOne(
+        length.data[n] as number,
+        valueWidth,
+        (key) => {
+          const [cache, r, slot] = locate(key);
+          let sum = 0;
+          for (let j = 0; j < width; j++) sum += (q.data[(n * heads + h) * width + j] as number) * cache.key(r, kvHead, slot, j);
+          return sum * scale;
+        },
+        (key, j) => {
+          const [cache, r, slot] = locate(key);
+          return cache.value(r, kvHead, slot, j);
+        },
+        (j, value) => {
+          output[(n * heads + h) * valueWidth + j] = value;
+        },
+      );
+    }
+  }
+}
+
+function evaluateGroupAttention({ inputs, attributes, shape, output }: Evaluation): void {
+  const [q, k, v, first, stride, ids] = inputs as [Value, Value, Value, Value, Value, Value];
+  const [tokens, heads, width] = shape as [number, number, number];
+  const { variates, scale } = attributes as { variates: number; scale: number };
+  for (let n = 0; n < tokens; n++) {
+    const tokenOf = (u: number): number => (first.data[n] as number) + u * (stride.data[n] as number);
+    for (let h = 0; h < heads; h++) {
+      const at = (token: number, j: number): number => (token * heads + h) * width + j;
+      attendOne(
+        variates,
+        width,
+        (u) => {
+          if (ids.data[tokenOf(u)] !== ids.data[n]) return undefined;
+          let sum = 0;
+          for (let j = 0; j < width; j++) sum += (q.data[at(n, j)] as number) * (k.data[at(tokenOf(u), j)] as number);
+          return sum * scale;
+        },
+        (u, j) => v.data[at(tokenOf(u), j)] as number,
+        (j, value) => {
+          output[at(n, j)] = value;
+        },
+      );
+    }
+  }
+}
+
+function evaluateRope({ inputs, attributes, output }: Evaluation): void {
+  const [x, position, cosine, sine, multiplier, decay] = inputs as [Value, Value, Value, Value, Value | undefined, Value | undefined];
+  const [tokens, heads, d] = x.shape as [number, number, number];
+  const { width, pairing } = attributes as { width: number; pairing: string };
+  const half = width / 2;
+  const clamp = (row: number, table: Value): number => Math.min(Math.max(row, 0), (table.shape[0] as number) - 1);
+  output.set(x.data);
+  for (let n = 0; n < tokens; n++) {
+    const angle = clamp(position.data[n] as number, cosine) * half;
+    const grow = multiplier && decay ? clamp(decay.data[n] as number, multiplier) * width : 0;
+    for (let h = 0; h < heads; h++) {
+      for (let i = 0; i < half; i++) {
+        const at = (n * heads + h) * d;
+        const [a, b] = pairing === "half" ? [i, i + half] : [2 * i, 2 * i + 1];
+        const [xa, xb] = [x.data[at + a] as number, x.data[at + b] as number];
+        const [c, s] = [cosine.data[angle + i] as number, sine.data[angle + i] as number];
+        output[at + a] = (xa * c - xb * s) * (multiplier ? (multiplier.data[grow + a] as number) : 1);
+        output[at + b] = (xb * c + xa * s) * (multiplier ? (multiplier.data[grow + b] as number) : 1);
+      }
+    }
+  }
+}
+
+const perToken = (node: Node | undefined, tokens: Dim): boolean => node?.dtype === "i32" && node.shape.length === 1 && sameDim(node.shape[0] as Dim, tokens);
+
+export const attentionOps: readonly OpSpec[] = [
+  {
+    /**
+     * q [tokens, heads, d] over cached keys 0 .. length[n] - 1 of row[n]. Operands: q, row, length and, with a shared prefix, prefixRow and prefixLength:
+     * keys below prefixLength[n] come from the prefix cache, the others from the own cache, whose slot 0 is prefixLength rounded down to 16.
+     * States: keys, values, then prefix keys, prefix values. Attributes: scale, valueWidth. Fewer key heads than query heads = grouped queries.
+     */
+    name: "attention",
+    class: "attention",
+    shape(inputs, attributes, states, label) {
+      const [q, ...vectors] = inputs as [Node, ...Node[]];
+      const [tokens, heads, d] = q.shape as [Dim, number, number];
+      if (q.shape.length !== 3 || q.dtype !== "f32") refuse("attention", label, inputs, "q must be f32 [tokens, heads, d]");
+      if (vectors.length !== 2 && vectors.length !== 4) refuse("attention", label, inputs, "needs row and length, or these and prefixRow and prefixLength");
+      if (!vectors.every((vector) => perToken(vector, tokens))) refuse("attention", label, inputs, "row, length and prefix vectors must be i32 [tokens]");
+      if (states.length !== vectors.length) refuse("attention", label, inputs, `needs ${vectors.length} cache states, got ${states.length}`);
+      const [keys] = states;
+      if (!keys || keys.shape[3] !== d || heads % (keys.shape[1] as number) !== 0) refuse("attention", label, inputs, `the key cache ${keys?.name ?? ""} [${keys?.shape.map(String).join(", ") ?? ""}] does not fit`);
+      return [tokens, heads, attributes["valueWidth"] as number];
+    },
+    dtype: () => "f32",
+    evaluate: evaluateAttention,
+  },
+  {
+    /** Full attention among the `variates` tokens first[n] + u * stride[n] with equal ids. Operands: q, k, v [tokens, heads, d], first, stride, ids [tokens]. */
+    name: "groupAttention",
+    class: "attention",
+    shape(inputs, _attributes, _states, label) {
+      const [q, , , ...vectors] = inputs as [Node, Node, Node, ...Node[]];
+      if (q.shape.length !== 3 || q.dtype !== "f32") refuse("groupAttention", label, inputs, "q, k and v must be f32 [tokens, heads, d]");
+      if (vectors.length !== 3 || !vectors.slice(0, 2).every((vector) => perToken(vector, q.shape[0] as Dim))) refuse("groupAttention", label, inputs, "first, stride and ids must be i32 [tokens]");
+      return q.shape;
+    },
+    dtype: () => "f32",
+    evaluate: evaluateGroupAttention,
+  },
+  {
+    /**
+     * Rotary code on the first `width` dims of x [tokens, heads, d], pairs interleaved (2i, 2i+1) or half-split (i, i + width/2), then times an optional
+     * multiplier row (xPos). Operands: x, position [tokens], cosine and sine tables [positions, width/2], multiplier table [entries, width], its row per token.
+     */
+    name: "rope",
+    class: "rowwise",
+    shape(inputs, attributes, _states, label) {
+      const [x, position] = inputs as [Node, Node];
+      const width = attributes["width"] as number;
+      if (x.shape.length !== 3 || typeof x.shape[2] !== "number" || width > x.shape[2] || width % 2 !== 0) refuse("rope", label, inputs, `x must be [tokens, heads, d] with d >= width ${width}, width even`);
+      if (!perToken(position, x.shape[0] as Dim)) refuse("rope", label, inputs, "position must be i32 [tokens]");
+      return x.shape;
+    },
+    dtype: () => "f32",
+    evaluate: evaluateRope,
+  },
+];

@@ -1,0 +1,304 @@
+/**
+ * Graph -> kernels: elementwise work joins the contraction that produced its operand or a row kernel, contractions that share x become segments of one kernel,
+ * and rows computed only for a contraction become its prologue. With `fuse` off every node is a kernel of its own (eager).
+ */
+import { resolveAccess } from "../ir/access.js";
+import { sameShape, type Dim } from "../ir/dim.js";
+import type { Graph, Node } from "../ir/graph.js";
+import type { Kernel } from "../ir/kernel.js";
+import { opSpec } from "../ir/ops.js";
+import { predecessors } from "./order.js";
+
+interface Segment {
+  contractions: Node[];
+  epilogue: Node[];
+}
+
+interface Group {
+  readonly kind: Kernel["kind"];
+  members: Node[];
+  segments: Segment[];
+  /** Contraction: nodes computing x. */
+  prologue: Node[];
+}
+
+const rowWise = new Set(["sum", "max", "rmsNorm", "softmax", "rope", "appendKeys", "appendValues", "writeRows", "gatherRows"]);
+const largestRowKernel = 24;
+
+/** True for values that no kernel computes: inputs, weights read in place, and views expressible as strides. */
+export function isAlias(node: Node): boolean {
+  if (node.op === "input" || node.op === "constant") return true;
+  if (node.op === "read") return node.states[0]?.state.kind === "constant";
+  return opSpec(node.op).class === "view" && resolveAccess(node).base !== node;
+}
+
+/** Leading axes and inner width of the rows a node is computed in. */
+function iterationShape(node: Node): { rowShape: readonly Dim[]; width: number } {
+  const shape = node.states.some((access) => access.writes) ? (node.inputs[0] as Node).shape : node.shape;
+  const last = shape[shape.length - 1];
+  if (last === undefined) return { rowShape: [], width: 1 };
+  return typeof last === "number" ? { rowShape: shape.slice(0, -1), width: last } : { rowShape: shape, width: 1 };
+}
+
+function kindOf(node: Node): Kernel["kind"] {
+  const { class: opClass } = opSpec(node.op);
+  if (opClass === "contraction") return "contraction";
+  if (node.op === "attention") return "attention";
+  if (opClass === "elementwise" || opClass === "view" || opClass === "reduce" || rowWise.has(node.op) || node.op === "read") return "rows";
+  return "routine";
+}
+
+class Fuser {
+  readonly #groups: Group[] = [];
+  readonly #groupOf = new Map<Node, Group>();
+  readonly #before: Map<Node, readonly Node[]>;
+  readonly #users = new Map<Node, Node[]>();
+  readonly #outputs: Set<Node>;
+
+  constructor(
+    private readonly graph: Graph,
+    private readonly fuse: boolean,
+  ) {
+    this.#before = predecessors(graph);
+    this.#outputs = new Set(graph.outputs.map(({ node }) => resolveAccess(node).base));
+    for (const node of graph.nodes) for (const input of new Set(node.inputs)) this.#users.set(input, [...(this.#users.get(input) ?? []), node]);
+  }
+
+  run(): Kernel[] {
+    for (const node of this.graph.nodes) if (!isAlias(node) && !this.#isInlineGather(node)) this.#place(node);
+    if (this.fuse) {
+      this.#inlinePrologues();
+      this.#mergeRowGroups();
+    }
+    return this.#ordered().map((group) => this.#kernel(group));
+  }
+
+  /** A row selection that its only kind of users can read through the index. */
+  #isInlineGather(node: Node): boolean {
+    if (!this.fuse || node.op !== "gatherRows" || this.#outputs.has(node)) return false;
+    const users = this.#users.get(node) ?? [];
+    return users.length > 0 && users.every((user) => (kindOf(user) === "rows" && !isAlias(user) && user.op !== "gatherRows" && !this.#isIndexOperand(user, node)) || (user.op === "linear" && user.inputs[0] === node && user.inputs[1] !== node));
+  }
+
+  /** Index vectors are read as plain memory. */
+  #isIndexOperand(user: Node, node: Node): boolean {
+    if (user.op === "rope") return user.inputs[0] !== node;
+    return (user.op === "appendKeys" || user.op === "appendValues" || user.op === "writeRows") && user.inputs[0] !== node;
+  }
+
+  #place(node: Node): void {
+    const kind = kindOf(node);
+    if (this.fuse && kind === "contraction" && this.#joinSharedOperand(node)) return;
+    if (this.fuse && kind === "rows") {
+      if (opSpec(node.op).class === "elementwise" && this.#joinEpilogue(node)) return;
+      if (this.#joinRows(node)) return;
+    }
+    const group: Group = { kind, members: [node], segments: kind === "contraction" ? [{ contractions: [node], epilogue: [] }] : [], prologue: [] };
+    this.#groups.push(group);
+    this.#groupOf.set(node, group);
+  }
+
+  #groupInputs(group: Group): Set<Group> {
+    const found = new Set<Group>();
+    const visit = (node: Node): void => {
+      for (const before of this.#before.get(node) ?? []) {
+        const { base } = resolveAccess(before);
+        const producer = this.#groupOf.get(base);
+        if (producer && producer !== group) found.add(producer);
+        else if (!producer && base.op !== "input") visit(base);
+      }
+    };
+    group.members.forEach(visit);
+    return found;
+  }
+
+  /** Whether `to` needs, directly or not, something `from` makes. */
+  #reaches(from: Group, to: Group): boolean {
+    if (from === to) return true;
+    const seen = new Set<Group>();
+    const stack = [to];
+    while (stack.length > 0) {
+      const group = stack.pop() as Group;
+      for (const input of this.#groupInputs(group)) {
+        if (input === from) return true;
+        if (!seen.has(input)) {
+          seen.add(input);
+          stack.push(input);
+        }
+      }
+    }
+    return false;
+  }
+
+  /** All a node needs besides `group` is computed without it, and what it takes from the group it takes directly. */
+  #canJoin(node: Node, group: Group): boolean {
+    const visit = (before: Node): boolean => {
+      if (this.#groupOf.get(before) === group) return true;
+      const { base } = resolveAccess(before);
+      const producer = this.#groupOf.get(base);
+      if (producer === group) return false;
+      if (producer) return !this.#reaches(group, producer);
+      return base.op === "input" || (this.#before.get(base) ?? []).every((deeper) => this.#groupOf.get(deeper) !== group && visit(deeper));
+    };
+    return (this.#before.get(node) ?? []).every(visit);
+  }
+
+  #joinSharedOperand(node: Node): boolean {
+    if (node.op !== "linear") return false;
+    const x = node.inputs[0] as Node;
+    const group = this.#groups.find((candidate) => candidate.kind === "contraction" && candidate.members[0]?.op === "linear" && candidate.members[0].inputs[0] === x);
+    if (!group || !this.#canJoin(node, group)) return false;
+    group.members.push(node);
+    group.segments.push({ contractions: [node], epilogue: [] });
+    this.#groupOf.set(node, group);
+    return true;
+  }
+
+  #segmentOf(group: Group, node: Node): Segment | undefined {
+    return group.segments.find((segment) => segment.contractions.includes(node) || segment.epilogue.includes(node));
+  }
+
+  #joinEpilogue(node: Node): boolean {
+    for (const input of node.inputs) {
+      const group = this.#groupOf.get(input);
+      const segment = group?.kind === "contraction" ? this.#segmentOf(group, input) : undefined;
+      if (!group || !segment || !sameShape(node.shape, input.shape) || node.dtype !== "f32" || !this.#canJoin(node, group)) continue;
+      const segments = new Set(node.inputs.map((operand) => this.#segmentOf(group, operand)).filter((found) => found !== undefined));
+      if (segments.size > 2 || [...segments].reduce((sum, { contractions }) => sum + contractions.length, 0) > 2) continue;
+      if (![...segments].every(({ contractions }) => sameShape((contractions[0] as Node).shape, node.shape))) continue;
+      for (const other of segments) {
+        if (other === segment) continue;
+        segment.contractions.push(...other.contractions);
+        segment.epilogue.push(...other.epilogue);
+        group.segments = group.segments.filter((kept) => kept !== other);
+      }
+      segment.epilogue.push(node);
+      group.members.push(node);
+      this.#groupOf.set(node, group);
+      return true;
+    }
+    return false;
+  }
+
+  #joinRows(node: Node): boolean {
+    const { rowShape } = iterationShape(node);
+    for (const input of node.inputs) {
+      const group = this.#groupOf.get(input);
+      if (!group || group.kind !== "rows" || group.members.length >= largestRowKernel) continue;
+      if (!sameShape(iterationShape(group.members[0] as Node).rowShape, rowShape) || this.#isIndexOperand(node, input)) continue;
+      if (node.op === "gatherRows" || !this.#rowAligned(node, group) || !this.#canJoin(node, group)) continue;
+      group.members.push(node);
+      this.#groupOf.set(node, group);
+      return true;
+    }
+    return false;
+  }
+
+  /** Every operand from the group has the node's own rows, not a broadcast of others. */
+  #rowAligned(node: Node, group: Group): boolean {
+    const { rowShape, width } = iterationShape(node);
+    return node.inputs.every((input) => {
+      if (this.#groupOf.get(input) !== group) return true;
+      const own = iterationShape(input);
+      return sameShape(own.rowShape, rowShape) && (own.width === width || own.width === 1 || opSpec(node.op).class === "reduce");
+    });
+  }
+
+  /** Independent row kernels over the same rows become one: fewer launches and barriers. */
+  #mergeRowGroups(): void {
+    const merged = new Set<Group>();
+    for (const [index, group] of this.#groups.entries()) {
+      if (group.kind !== "rows" || merged.has(group)) continue;
+      const { rowShape } = iterationShape(group.members[0] as Node);
+      for (const other of this.#groups.slice(index + 1)) {
+        if (other.kind !== "rows" || merged.has(other) || group.members.length + other.members.length > largestRowKernel) continue;
+        if (rowShape.length === 0 || !sameShape(iterationShape(other.members[0] as Node).rowShape, rowShape)) continue;
+        if (this.#reaches(group, other) || this.#reaches(other, group)) continue;
+        group.members = this.graph.nodes.filter((node) => group.members.includes(node) || other.members.includes(node));
+        for (const node of other.members) this.#groupOf.set(node, group);
+        merged.add(other);
+      }
+    }
+    this.#remove(merged);
+  }
+
+  #remove(groups: ReadonlySet<Group>): void {
+    const kept = this.#groups.filter((group) => !groups.has(group));
+    this.#groups.splice(0, this.#groups.length, ...kept);
+  }
+
+  /** Rows whose only use is to be x of one contraction are computed by it. */
+  #inlinePrologues(): void {
+    const inlined = new Set<Group>();
+    for (const group of this.#groups) {
+      const first = group.members[0];
+      const x = group.kind === "contraction" && first?.op === "linear" ? first.inputs[0] : undefined;
+      const producer = x ? this.#groupOf.get(x) : undefined;
+      if (!x || !producer || producer.kind !== "rows" || inlined.has(producer)) continue;
+      if (producer.members.some((node) => node.states.some((access) => access.writes)) || this.#stored(producer).some((node) => node !== x)) continue;
+      if (this.#outputs.has(x) || (this.#users.get(x) ?? []).some((user) => this.#groupOf.get(user) !== group || user.op !== "linear")) continue;
+      group.prologue = producer.members;
+      inlined.add(producer);
+    }
+    for (const group of this.#groups) if (group.prologue.length > 0) group.members = [...group.prologue, ...group.members];
+    for (const group of this.#groups) for (const node of group.prologue) this.#groupOf.set(node, group);
+    this.#remove(inlined);
+  }
+
+  /** Members some other kernel, a view, or the caller reads. */
+  #stored(group: Group): Node[] {
+    const readers = new Map<Node, boolean>();
+    for (const node of this.graph.nodes) {
+      for (const input of node.inputs) {
+        const { base } = resolveAccess(input);
+        if (this.#groupOf.get(base) !== group) continue;
+        const direct = input === base && this.#groupOf.get(node) === group;
+        if (!direct && !isAlias(node)) readers.set(base, true);
+      }
+    }
+    return group.members.filter((node) => readers.has(node) || this.#outputs.has(node));
+  }
+
+  #ordered(): Group[] {
+    const position = new Map(this.graph.nodes.map((node, index) => [node, index]));
+    const rank = (group: Group): number => Math.max(...group.members.map((node) => position.get(node) ?? 0));
+    const done = new Set<Group>();
+    const result: Group[] = [];
+    const visit = (group: Group): void => {
+      if (done.has(group)) return;
+      done.add(group);
+      [...this.#groupInputs(group)].sort((a, b) => rank(a) - rank(b)).forEach(visit);
+      result.push(group);
+    };
+    [...this.#groups].sort((a, b) => rank(a) - rank(b)).forEach(visit);
+    return result;
+  }
+
+  #kernel(group: Group): Kernel {
+    const [first] = group.members as [Node];
+    const stores = this.#stored(group).filter((node) => !group.prologue.includes(node));
+    if (group.kind === "attention") return { kind: "attention", node: first };
+    if (group.kind === "routine") return { kind: "routine", node: first };
+    if (group.kind === "rows") return { kind: "rows", rowShape: iterationShape(first).rowShape, values: group.members, stores };
+    const [contraction] = group.segments[0]?.contractions as [Node];
+    const x = contraction.inputs[0] as Node;
+    const order = new Map(this.graph.nodes.map((node, index) => [node, index]));
+    return {
+      kind: "contraction",
+      x,
+      prologue: group.prologue,
+      depth: x.shape[x.shape.length - 1] as number,
+      segments: group.segments.map(({ contractions, epilogue }) => ({
+        contractions,
+        width: (contractions[0] as Node).shape[(contractions[0] as Node).shape.length - 1] as number,
+        epilogue: [...epilogue].sort((a, b) => (order.get(a) ?? 0) - (order.get(b) ?? 0)),
+        stores: stores.filter((node) => contractions.includes(node) || epilogue.includes(node)),
+      })),
+    };
+  }
+}
+
+export function fuseKernels(graph: Graph, options: { readonly fuse: boolean }): Kernel[] {
+  return new Fuser(graph, options.fuse).run();
+}
+

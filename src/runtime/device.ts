@@ -1,0 +1,116 @@
+/**
+ * The Device contract: allocate states, load a compiled graph, run it. Never one method per op. Must not know how graphs are traced or fused.
+ */
+import type { SizeBindings } from "../ir/dim.js";
+import type { HostArray } from "../ir/dtype.js";
+import type { Graph, StateDeclaration } from "../ir/graph.js";
+import type { Program } from "../ir/kernel.js";
+
+export interface DeviceCapabilities {
+  /** Fused multiply-add rounded once. */
+  readonly fma: boolean;
+  readonly f64: boolean;
+  readonly threads: number;
+}
+
+/** A State's memory on a device. */
+export interface StateBuffer {
+  readonly declaration: StateDeclaration;
+  /** Values of the declaration's size variables for this allocation. */
+  readonly sizes: SizeBindings;
+  /** Numeric shape. */
+  readonly shape: readonly number[];
+  readonly bytes: number;
+  /** Copies row-major values in; weights are packed into the device's layout. */
+  write(values: HostArray): void;
+  /** A copy of the values, row-major. Throws for packed weights. */
+  read(): HostArray;
+  /** Frees the memory; a second call does nothing. */
+  free(): void;
+}
+
+/** One compiled segment: the graph it means and, for devices that run Programs, its Program. */
+export interface CompiledGraph {
+  readonly graph: Graph;
+  readonly program: Program;
+  /** Whether values may share memory once dead; off for eager, whose ops own their results. */
+  readonly reuse: boolean;
+}
+
+export type Replay =
+  /** Every kernel is its own foreign call. */
+  | "per-kernel"
+  /** The whole Program is one foreign call. */
+  | "one-call";
+
+export interface RunRequest {
+  readonly inputs: ReadonlyMap<string, HostArray>;
+  readonly states: ReadonlyMap<string, StateBuffer>;
+  readonly sizes: SizeBindings;
+  readonly replay: Replay;
+  readonly signal?: AbortSignal;
+}
+
+/** Outputs by name; arrays are copies that belong to the caller. */
+export type RunResult = Map<string, HostArray>;
+
+export interface ExecutableCounters {
+  readonly kernels: number;
+  readonly launches: number;
+  readonly foreignCalls: number;
+  readonly waits: number;
+  readonly arenaBytes: number;
+  readonly runs: number;
+}
+
+export interface KernelProfile {
+  readonly label: string;
+  readonly symbol: string;
+  readonly milliseconds: number;
+  readonly flops: number;
+  readonly bytes: number;
+}
+
+/** A loaded segment. Calls on one executable queue behind each other; calls on several may overlap. */
+export interface Executable {
+  readonly counters: ExecutableCounters;
+  runSync(request: RunRequest): RunResult;
+  run(request: RunRequest): Promise<RunResult>;
+  /** Runs once with the profiler on: time per launch, in launch order. */
+  profile(request: RunRequest): KernelProfile[];
+  dispose(): void;
+}
+
+export interface Device {
+  readonly name: "native" | "reference" | "wasm";
+  /** One line for reports: instruction set, compiler, threads. */
+  readonly description: string;
+  readonly capabilities: DeviceCapabilities;
+  /** What kernels are rendered for; part of every cache key. */
+  readonly target: "avx512" | "avx2" | "neon" | "plain";
+  /** Bytes of device memory in use. */
+  readonly allocatedBytes: number;
+  /** Kernels built by a compiler, and taken from the artifact cache, since the device was opened. */
+  readonly builds: { readonly compiled: number; readonly cacheHits: number; readonly milliseconds: number };
+  allocate(declaration: StateDeclaration, sizes: SizeBindings): StateBuffer;
+  load(compiled: CompiledGraph): Promise<Executable>;
+  loadSync(compiled: CompiledGraph): Executable;
+  /** target[m][n] = sum over k of a[m][k] b[k][n] with sums in f64: the folds of weight preparation. */
+  multiplyF64(a: Float32Array, b: Float32Array, m: number, k: number, n: number): Float32Array;
+}
+
+export interface DeviceOptions {
+  readonly threads?: number;
+  readonly target?: "avx512" | "avx2" | "neon" | "plain";
+}
+
+
+/** The error of a run that an AbortSignal ended; it carries the signal's reason as its cause. */
+export class AbortedError extends Error {
+  override readonly name = "AbortError";
+  readonly code = "aborted";
+
+  constructor(reason?: unknown) {
+    super("The run was aborted before it finished; states it was writing are invalid until reset.", { cause: reason });
+  }
+}

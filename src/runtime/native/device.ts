@@ -1,0 +1,76 @@
+/** The native device: Programs built by the system's C compiler and replayed by the runtime library. */
+import type { SizeBindings } from "../../ir/dim.js";
+import type { StateDeclaration } from "../../ir/graph.js";
+import type { CompiledGraph, Device, DeviceOptions, Executable, StateBuffer } from "../device.js";
+import type { NativeLibrary } from "./contract.js";
+import { NativeExecutable } from "./executable.js";
+import { loadNativeLibrary } from "./library.js";
+import { NativeState } from "./state.js";
+
+export class NativeDevice implements Device {
+  readonly name = "native";
+  readonly target: Device["target"];
+  readonly #library: NativeLibrary;
+  readonly #threads: number;
+  #milliseconds = 0;
+
+  /** Throws NativeError when the runtime can neither be built nor taken from the cache. */
+  constructor(options: DeviceOptions = {}) {
+    this.#library = loadNativeLibrary(options.target ? { isa: options.target } : {});
+    this.#threads = Math.min(options.threads ?? this.#library.maximumThreads, this.#library.maximumThreads);
+    this.target = this.#library.isa;
+  }
+
+  get description(): string {
+    return `native: ${this.target}, ${this.#threads} ${this.#threads === 1 ? "thread" : "threads"}, ${this.#library.compiler}`;
+  }
+
+  get capabilities(): Device["capabilities"] {
+    return { fma: true, f64: true, threads: this.#threads };
+  }
+
+  get allocatedBytes(): number {
+    return this.#library.allocatedBytes;
+  }
+
+  get builds(): Device["builds"] {
+    const { compiled, cacheHits } = this.#library.counters;
+    return { compiled, cacheHits, milliseconds: this.#milliseconds };
+  }
+
+  allocate(declaration: StateDeclaration, sizes: SizeBindings): StateBuffer {
+    return new NativeState(this.#library, declaration, sizes);
+  }
+
+  async load(compiled: CompiledGraph): Promise<Executable> {
+    const start = performance.now();
+    const entries = await this.#library.build(compiled.program.sources);
+    this.#milliseconds += performance.now() - start;
+    return this.#executable(compiled, entries);
+  }
+
+  loadSync(compiled: CompiledGraph): Executable {
+    const start = performance.now();
+    const entries = this.#library.buildSync(compiled.program.sources);
+    this.#milliseconds += performance.now() - start;
+    return this.#executable(compiled, entries);
+  }
+
+  #executable(compiled: CompiledGraph, entries: ReadonlyMap<string, number>): Executable {
+    return new NativeExecutable(this.#library, compiled.program, entries, this.#threads, compiled.reuse);
+  }
+
+  multiplyF64(a: Float32Array, b: Float32Array, m: number, k: number, n: number): Float32Array {
+    const library = this.#library;
+    const buffers = [m * k, k * n, m * n].map((elements) => library.allocate(Math.max(64, elements * 4)));
+    const [left, right, target] = buffers as [(typeof buffers)[0], (typeof buffers)[0], (typeof buffers)[0]];
+    try {
+      new Float32Array(left.view, 0, m * k).set(a.subarray(0, m * k));
+      new Float32Array(right.view, 0, k * n).set(b.subarray(0, k * n));
+      library.multiplyF64(left.address, right.address, target.address, m, k, n);
+      return new Float32Array(target.view, 0, m * n).slice();
+    } finally {
+      for (const buffer of buffers) buffer.free();
+    }
+  }
+}

@@ -1,0 +1,262 @@
+/** A Program loaded on the native device: binds sizes to a step table once per set of sizes and states, then replays it. */
+import { evaluateDim, type SizeBindings } from "../../ir/dim.js";
+import { dtypes, viewAs, type HostArray } from "../../ir/dtype.js";
+import type { BufferReference, KernelLaunch, Program, Units } from "../../ir/kernel.js";
+import { packArena } from "../arena.js";
+import { AbortedError, type Executable, type KernelProfile, type RunRequest, type RunResult } from "../device.js";
+import { runStatus, stepFlags, stepLayout, type NativeBuffer, type NativeLibrary, type RunOptions } from "./contract.js";
+import type { NativeState } from "./state.js";
+
+/** Work a kernel may do on the event loop's thread before it is handed to the dispatcher instead. */
+const inlineFlops = 2e8;
+/** Bindings kept per executable; the least recently used goes first. */
+const keptBindings = 32;
+
+/** A step table with every address and size filled in. */
+interface Binding {
+  readonly table: NativeBuffer;
+  readonly scratchBytes: number;
+  /** Input and output places in the arena, by name. */
+  readonly inputs: ReadonlyMap<string, HostArray>;
+  readonly outputs: ReadonlyMap<string, HostArray>;
+  /** The arena's generation the addresses belong to. */
+  readonly generation: number;
+}
+
+const unitsOf = ({ dim, divide, times }: Units, sizes: SizeBindings): number => Math.ceil(evaluateDim(dim, sizes) / divide) * evaluateDim(times, sizes);
+
+export class NativeExecutable implements Executable {
+  readonly #bindings = new Map<string, Binding>();
+  readonly #abortWord: NativeBuffer;
+  #arena: NativeBuffer | undefined;
+  #generation = 0;
+  #queue: Promise<unknown> = Promise.resolve();
+  #disposed = false;
+  #running = 0;
+  #runs = 0;
+  #foreignCalls = 0;
+  #waits = 0;
+
+  constructor(
+    private readonly library: NativeLibrary,
+    private readonly program: Program,
+    private readonly entries: ReadonlyMap<string, number>,
+    private readonly threads: number,
+    /** Whether buffers may share memory; off for eager, whose ops own their results. */
+    private readonly reuse: boolean,
+  ) {
+    this.#abortWord = library.allocate(64);
+  }
+
+  get counters(): Executable["counters"] {
+    const { program } = this;
+    return { kernels: program.sources.length, launches: program.launches.length, foreignCalls: this.#foreignCalls, waits: this.#waits, arenaBytes: this.#arena?.bytes ?? 0, runs: this.#runs };
+  }
+
+  runSync(request: RunRequest): RunResult {
+    const binding = this.#prepare(request);
+    const { table } = binding;
+    const options = this.#options(binding, false);
+    const count = this.program.launches.length;
+    const step = request.replay === "one-call" ? count : 1;
+    for (let at = 0; at < count; at += step) {
+      this.#foreignCalls++;
+      this.#check(this.library.run(table.address + at * stepLayout.bytes, step, options), request);
+    }
+    return this.#collect(binding);
+  }
+
+  run(request: RunRequest): Promise<RunResult> {
+    const turn = this.#queue.then(() => this.#runQueued(request));
+    this.#queue = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #runQueued(request: RunRequest): Promise<RunResult> {
+    if (request.signal?.aborted) throw new AbortedError(request.signal.reason);
+    const binding = this.#prepare(request);
+    const abort = (): void => {
+      new Int32Array(this.#abortWord.view, 0, 1)[0] = 1;
+    };
+    request.signal?.addEventListener("abort", abort, { once: true });
+    this.#running++;
+    try {
+      await this.#launchAll(binding, request);
+      return this.#collect(binding);
+    } finally {
+      this.#running--;
+      request.signal?.removeEventListener("abort", abort);
+      if (this.#disposed) this.#free();
+    }
+  }
+
+  async #launchAll(binding: Binding, request: RunRequest): Promise<void> {
+    const { table } = binding;
+    const options = this.#options(binding, false);
+    const { launches } = this.program;
+    if (request.replay === "one-call") {
+      this.#foreignCalls++;
+      this.#waits++;
+      this.#check(await this.library.submit(table.address, launches.length, options), request);
+      return;
+    }
+    let since = performance.now();
+    for (const [index, launch] of launches.entries()) {
+      const address = table.address + index * stepLayout.bytes;
+      this.#foreignCalls++;
+      const large = evaluateDim(launch.flops, request.sizes) > inlineFlops;
+      if (large) this.#waits++;
+      this.#check(large ? await this.library.submit(address, 1, options) : this.library.run(address, 1, options), request);
+      if (performance.now() - since > 2) {
+        await new Promise<void>((resolve) => setImmediate(resolve));
+        since = performance.now();
+      }
+    }
+  }
+
+  profile(request: RunRequest): KernelProfile[] {
+    const binding = this.#prepare(request);
+    const count = this.program.launches.length;
+    this.#check(this.library.run(binding.table.address, count, this.#options(binding, true)), request);
+    const cycles = new BigInt64Array(binding.table.view, 0, (count * stepLayout.bytes) / 8);
+    return this.program.launches.map((launch, index) => ({
+      label: launch.label,
+      symbol: launch.symbol,
+      milliseconds: (Number(cycles[(index * stepLayout.bytes + stepLayout.cycles) / 8] ?? 0n) / this.library.ticksPerSecond) * 1000,
+      flops: evaluateDim(launch.flops, request.sizes),
+      bytes: evaluateDim(launch.bytes, request.sizes),
+    }));
+  }
+
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    if (this.#running > 0) new Int32Array(this.#abortWord.view, 0, 1)[0] = 1;
+    else this.#free();
+  }
+
+  #free(): void {
+    for (const binding of this.#bindings.values()) binding.table.free();
+    this.#bindings.clear();
+    this.#arena?.free();
+    this.#arena = undefined;
+    this.#abortWord.free();
+  }
+
+  #options(binding: Binding, profile: boolean): RunOptions {
+    return { threads: this.threads, abortWord: this.#abortWord.address, scratchBytes: binding.scratchBytes, profile };
+  }
+
+  #check(status: number, request: RunRequest): void {
+    if (status === runStatus.aborted) throw new AbortedError(request.signal?.reason ?? "disposed");
+  }
+
+  #prepare(request: RunRequest): Binding {
+    if (this.#disposed) throw new Error(`${this.program.name} was disposed and cannot run again`);
+    new Int32Array(this.#abortWord.view, 0, 1)[0] = 0;
+    const binding = this.#binding(request);
+    for (const { name, dtype } of this.program.inputs) {
+      const values = request.inputs.get(name);
+      const place = binding.inputs.get(name);
+      if (!values || !place) throw new Error(`input "${name}" of ${this.program.name} is missing`);
+      if (values.length !== place.length) throw new Error(`input "${name}" of ${this.program.name} has ${values.length} ${dtype} values, expected ${place.length}`);
+      place.set(values);
+    }
+    this.#runs++;
+    return binding;
+  }
+
+  #collect(binding: Binding): RunResult {
+    return new Map([...binding.outputs].map(([name, place]) => [name, place.slice()]));
+  }
+
+  #binding({ sizes, states }: RunRequest): Binding {
+    const bound = this.program.states.map(({ name }) => {
+      const state = states.get(name) as NativeState | undefined;
+      if (!state) throw new Error(`state "${name}" of ${this.program.name} is not bound`);
+      return state;
+    });
+    const key = `${JSON.stringify(sizes)}|${bound.map((state) => state.address).join(",")}`;
+    const known = this.#bindings.get(key);
+    if (known && known.generation === this.#generation) {
+      this.#bindings.delete(key);
+      this.#bindings.set(key, known);
+      return known;
+    }
+    known?.table.free();
+    const made = this.#bind(sizes, new Map(bound.map((state) => [state.declaration.name, state])));
+    this.#bindings.set(key, made);
+    const [oldest] = this.#bindings.keys();
+    if (this.#bindings.size > keptBindings && oldest !== undefined) {
+      this.#bindings.get(oldest)?.table.free();
+      this.#bindings.delete(oldest);
+    }
+    return made;
+  }
+
+  #bind(sizes: SizeBindings, states: ReadonlyMap<string, NativeState>): Binding {
+    const { program } = this;
+    const inputBytes = program.inputs.map(({ shape, dtype }) => shape.reduce<number>((total, dim) => total * evaluateDim(dim, sizes), dtypes[dtype].bytes));
+    const always = { first: 0, last: program.launches.length };
+    const values = program.buffers.map(({ bytes, first, last }) => ({ bytes: evaluateDim(bytes, sizes), first, last }));
+    const { offsets, bytes } = packArena([...inputBytes.map((size) => ({ bytes: size, ...always })), ...values], this.reuse);
+    const arena = this.#growArena(bytes);
+    const inputIndex = new Map(program.inputs.map(({ name }, index) => [name, index]));
+    const address = (reference: BufferReference): number => {
+      if (reference.kind === "state") return (states.get(reference.name) as NativeState).address;
+      const index = reference.kind === "input" ? (inputIndex.get(reference.name) as number) : program.inputs.length + reference.buffer;
+      return arena.address + (offsets[index] as number);
+    };
+    const table = this.#writeTable(sizes, address);
+    const place = (offset: number, dtype: keyof typeof dtypes, shape: readonly unknown[]): HostArray =>
+      viewAs(
+        dtype,
+        arena.view,
+        offset,
+        shape.reduce<number>((total, dim) => total * evaluateDim(dim as number, sizes), 1),
+      );
+    return {
+      table,
+      scratchBytes: Math.max(64, ...program.launches.map((launch) => evaluateDim(launch.scratchBytes, sizes))),
+      inputs: new Map(program.inputs.map(({ name, dtype, shape }, index) => [name, place(offsets[index] as number, dtype, shape)])),
+      outputs: new Map(program.outputs.map(({ name, dtype, shape, source }) => [name, place(address(source) - arena.address, dtype, shape)])),
+      generation: this.#generation,
+    };
+  }
+
+  /** The arena only grows; growing moves it, so older bindings are made again when next used. */
+  #growArena(bytes: number): NativeBuffer {
+    if (!this.#arena || this.#arena.bytes < bytes + 64) {
+      this.#arena?.free();
+      this.#arena = this.library.allocate(Math.max(4096, Math.ceil(bytes * 1.25)) + 64, { huge: bytes > 2 << 20 });
+      this.#generation++;
+    }
+    return this.#arena;
+  }
+
+  #writeTable(sizes: SizeBindings, address: (reference: BufferReference) => number): NativeBuffer {
+    const { launches } = this.program;
+    const words = launches.reduce((sum, { pointers, numbers }) => sum + pointers.length + numbers.length, (launches.length * stepLayout.bytes) / 8);
+    const table = this.library.allocate(Math.max(64, words * 8));
+    const view = new BigInt64Array(table.view, 0, words);
+    let at = (launches.length * stepLayout.bytes) / 8;
+    const put = (list: readonly number[]): bigint => {
+      const start = table.address + at * 8;
+      for (const value of list) view[at++] = BigInt(value);
+      return BigInt(start);
+    };
+    launches.forEach((launch: KernelLaunch, index) => {
+      const entry = this.entries.get(launch.symbol);
+      if (entry === undefined) throw new Error(`kernel ${launch.symbol} was not built`);
+      const base = (index * stepLayout.bytes) / 8;
+      view[base + stepLayout.entry / 8] = BigInt(entry);
+      view[base + stepLayout.pointers / 8] = put(launch.pointers.map(address));
+      view[base + stepLayout.numbers / 8] = put(launch.numbers.map((dim) => evaluateDim(dim, sizes)));
+      view[base + stepLayout.units / 8] = BigInt(unitsOf(launch.units, sizes));
+      view[base + stepLayout.grain / 8] = BigInt(launch.grain);
+      view[base + stepLayout.flags / 8] = BigInt(index === 0 ? 0 : stepFlags.barrier);
+    });
+    return table;
+  }
+}
+

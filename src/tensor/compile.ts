@@ -1,0 +1,41 @@
+/** The public `compile`: a traced function over Tensors. */
+import type { Device, KernelProfile } from "../runtime/device.js";
+import { CompiledCore, openDevice, type CompileOptions, type CompileReport, type DeviceName } from "../trace/entry.js";
+import { makeTensor, type Tensor } from "./tensor.js";
+
+export interface CompileSettings extends Omit<CompileOptions, "device"> {
+  /** A device, or its name; default "auto". */
+  readonly device?: Device | DeviceName;
+}
+
+export interface Compiled<Args extends unknown[], Result> {
+  /** Runs on the calling thread; compiles first when no specialization fits. */
+  (...args: Args): Result;
+  /** Runs off the event loop; rejects with an AbortedError when `signal` fires. */
+  run(args: Args, signal?: AbortSignal): Promise<Result>;
+  /** Compiles for these arguments without running. */
+  prepare(...args: Args): Promise<void>;
+  /** Time per kernel of one run. */
+  profile(...args: Args): KernelProfile[];
+  /** Values tapped in the last call. */
+  taps(): ReadonlyMap<string, Tensor>;
+  report(): CompileReport;
+  dispose(): void;
+}
+
+/**
+ * Compiles `fn`, which must compute with the tensors and states it is given and return tensors. Numbers and named sizes are data; `staticValue(...)` arguments
+ * and fixed shapes are guards. The same bits in every mode.
+ */
+export function compile<Args extends unknown[], Result>(fn: (...args: Args) => Result, settings: CompileSettings = {}): Compiled<Args, Result> {
+  const device = typeof settings.device === "object" ? settings.device : openDevice(settings.device ?? "auto").device;
+  const core = new CompiledCore(fn as never, { ...settings, device }, makeTensor);
+  const compiled = ((...args: Args) => core.callSync(args)) as Compiled<Args, Result>;
+  compiled.run = (args, signal) => core.call(args, signal) as Promise<Result>;
+  compiled.prepare = (...args) => core.prepare(args);
+  compiled.profile = (...args) => core.profile(args);
+  compiled.taps = () => core.taps as ReadonlyMap<string, Tensor>;
+  compiled.report = () => core.report();
+  compiled.dispose = () => core.dispose();
+  return compiled;
+}

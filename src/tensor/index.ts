@@ -1,0 +1,4 @@
+/** The tensor layer's public names. */
+export * from "./compile.js";
+export * from "./functional.js";
+export * from "./tensor.js";

@@ -1,0 +1,121 @@
+/**
+ * The Tensor handle and its operations. Inside a compiled function an operation adds a node to the trace; outside it, eager dispatch compiles and runs a graph
+ * of that one op. Shapes in brackets; `...` are any leading axes.
+ */
+import type { Dim } from "../ir/dim.js";
+import type { DType, HostArray } from "../ir/dtype.js";
+import type { Attributes } from "../ir/graph.js";
+import { concreteContent, CompiledCore, currentTracer, openDevice, State, TraceError, Value, type Size, type StateUse } from "../trace/entry.js";
+
+export class Tensor extends Value {
+  /** A tensor over `array`, which it shares: later changes of the array are seen by later calls. */
+  static from(array: HostArray, shape: readonly (number | Size)[], dtype: DType = array instanceof Float32Array ? "f32" : array instanceof Int32Array ? "i32" : "f64"): Tensor {
+    return new Tensor(concreteContent(array, shape), dtype);
+  }
+
+  add = (other: Tensor | number): Tensor => binary("add", this, other);
+  sub = (other: Tensor | number): Tensor => binary("sub", this, other);
+  mul = (other: Tensor | number): Tensor => binary("mul", this, other);
+  div = (other: Tensor | number): Tensor => binary("div", this, other);
+  maximum = (other: Tensor | number): Tensor => binary("maximum", this, other);
+  minimum = (other: Tensor | number): Tensor => binary("minimum", this, other);
+  less = (other: Tensor | number): Tensor => binary("less", this, other);
+  lessEqual = (other: Tensor | number): Tensor => binary("lessEqual", this, other);
+  equal = (other: Tensor | number): Tensor => binary("equal", this, other);
+  neg = (): Tensor => apply("neg", [this]);
+  abs = (): Tensor => apply("abs", [this]);
+  sqrt = (): Tensor => apply("sqrt", [this]);
+  exp = (): Tensor => apply("exp", [this]);
+  log = (): Tensor => apply("log", [this]);
+  log1p = (): Tensor => apply("log1p", [this]);
+  asinh = (): Tensor => apply("asinh", [this]);
+  sinh = (): Tensor => apply("sinh", [this]);
+  sigmoid = (): Tensor => apply("sigmoid", [this]);
+  silu = (): Tensor => apply("silu", [this]);
+  softplus = (): Tensor => apply("softplus", [this]);
+  /** Elements of `a` where this is not 0, of `b` elsewhere. */
+  select = (a: Tensor | number, b: Tensor | number): Tensor => {
+    const dtype = a instanceof Tensor ? a.dtype : b instanceof Tensor ? b.dtype : "f32";
+    return apply("select", [this, operand(a, dtype), operand(b, dtype)]);
+  };
+  convert = (dtype: "f32" | "i32"): Tensor => (dtype === this.dtype ? this : apply("convert", [this], { dtype }));
+
+  /** Sum over the last axis: [..., n] -> [..., 1]. */
+  sum = (): Tensor => apply("sum", [this]);
+  /** Maximum over the last axis: [..., n] -> [..., 1]. */
+  max = (): Tensor => apply("max", [this]);
+  /** Softmax over the last axis. */
+  softmax = (): Tensor => apply("softmax", [this]);
+
+  reshape = (shape: readonly Dim[]): Tensor => apply("reshape", [this], { shape });
+  slice = (axis: number, start: number, length: number): Tensor => apply("slice", [this], { axis: axis < 0 ? axis + this.shape.length : axis, start, length });
+  permute = (order: readonly number[]): Tensor => apply("permute", [this], { order });
+  broadcast = (shape: readonly Dim[]): Tensor => apply("broadcast", [this], { shape });
+  /** [M, K] times [K, N]. */
+  matmul = (other: Tensor): Tensor => apply("matmul", [this, other]);
+}
+
+export const makeTensor = (...parts: ConstructorParameters<typeof Value>): Tensor => new Tensor(...parts);
+
+function operand(value: Tensor | number, dtype: DType): Tensor {
+  return value instanceof Tensor ? value : constant(value, dtype);
+}
+
+function binary(op: string, a: Tensor, b: Tensor | number): Tensor {
+  return apply(op, [a, operand(b, a.dtype)]);
+}
+
+/** A constant of the graph; inside a trace its value is part of the compiled code. */
+export function constant(value: number, dtype: DType = "f32"): Tensor {
+  if (currentTracer()) return apply("constant", [], { value, dtype });
+  return Tensor.from(dtype === "i32" ? Int32Array.of(value) : Float32Array.of(value), []);
+}
+
+/** Applies one op: traced inside a compiled function, run at once outside. `states` are accessed in the op's order. */
+export function apply(op: string, inputs: readonly Tensor[], attributes: Attributes = {}, states: readonly StateUse[] = [], label = ""): Tensor {
+  const tracer = currentTracer();
+  if (!tracer) return applyEagerly(op, inputs, attributes, states, label);
+  const node = tracer.add(op, inputs, attributes, states, label);
+  return new Tensor({ kind: "traced", tracer, node }, node.dtype);
+}
+
+const eagerOps = new Map<string, CompiledCore>();
+
+/** One op outside a trace: a compiled function of that op alone, kept per op, attributes and states. */
+function applyEagerly(op: string, inputs: readonly Tensor[], attributes: Attributes, states: readonly StateUse[], label: string): Tensor {
+  for (const input of inputs) {
+    if (input.content.kind === "traced") throw new TraceError(`${op} uses a value of a trace that has ended (${input.content.node.label || input.content.node.op}); return it from the compiled function instead`);
+  }
+  const device = states[0]?.state.device ?? openDevice("auto").device;
+  const key = `${device.description} ${op} ${JSON.stringify(attributes)} ${states.map(({ state }) => state.name).join(",")}`;
+  let compiled = eagerOps.get(key);
+  if (!compiled) {
+    const body = (values: readonly Tensor[], held: readonly State[]): Tensor => apply(op, values, attributes, held.map((state, index) => ({ state, writes: states[index]?.writes ?? false })), label);
+    compiled = new CompiledCore(body as never, { device, mode: "eager", name: op, recompileLimit: 1024 }, makeTensor);
+    eagerOps.set(key, compiled);
+  }
+  return compiled.callSync([inputs, states.map(({ state }) => state)]) as Tensor;
+}
+
+/** Runs `body` with `part` appended to the labels of the nodes it makes: `layers.3.attention`. */
+export function labelled<T>(part: string, body: () => T): T {
+  const tracer = currentTracer();
+  return tracer ? tracer.labelled(part, body) : body();
+}
+
+/** Whether the current trace keeps tapped values. */
+export const tapping = (): boolean => currentTracer()?.wantTaps ?? false;
+
+/** Marks a value for goldens and inspection; returned beside the outputs when the function was compiled with `taps`. */
+export function tap(name: string, value: Tensor): Tensor {
+  if (value.content.kind === "traced") currentTracer()?.tap(name, value.content.node);
+  return value;
+}
+
+/** The value of a size in this call. A guard: the compiled code then holds for this value only. */
+export function sizeValue(dim: Dim): number {
+  if (typeof dim === "number") return dim;
+  const tracer = currentTracer();
+  if (!tracer) throw new TraceError(`the size ${String(dim)} has a value only inside a trace`);
+  return tracer.guardSize(dim);
+}

@@ -1,0 +1,64 @@
+/** Counters of a compiled function, and what its report says. Holds no behaviour of the compiler. */
+import type { Stance } from "./stance.js";
+import type { Mode } from "./lower.js";
+
+export interface RecompileRecord {
+  /** First failed guard, for example `arguments[1] == 3`. */
+  readonly guard: string;
+  readonly was: string;
+  readonly now: string;
+  readonly location: string | undefined;
+}
+
+export interface SpecializationReport {
+  readonly key: string;
+  readonly segments: number;
+  readonly kernels: number;
+  readonly launches: number;
+  readonly arenaBytes: number;
+  readonly runs: number;
+  readonly foreignCalls: number;
+}
+
+export interface CompileReport {
+  readonly name: string;
+  readonly mode: Mode;
+  readonly device: string;
+  readonly stance: Stance;
+  readonly calls: number;
+  /** Traces compiled, the first included. */
+  readonly compiles: number;
+  readonly recompiles: number;
+  readonly recompilesByGuard: Readonly<Record<string, number>>;
+  readonly graphBreaks: number;
+  readonly breaksByLocation: Readonly<Record<string, number>>;
+  readonly fallbacks: number;
+  /** Calls replayed as a single foreign call. */
+  readonly capturedCalls: number;
+  readonly foreignCalls: number;
+  readonly waits: number;
+  readonly milliseconds: { readonly trace: number; readonly lower: number; readonly build: number };
+  readonly specializations: readonly SpecializationReport[];
+}
+
+export class CompileCounters {
+  calls = 0;
+  compiles = 0;
+  recompiles = 0;
+  graphBreaks = 0;
+  fallbacks = 0;
+  capturedCalls = 0;
+  readonly milliseconds = { trace: 0, lower: 0, build: 0 };
+  readonly recompilesByGuard: Record<string, number> = {};
+  readonly breaksByLocation: Record<string, number> = {};
+
+  countRecompile({ guard }: RecompileRecord): void {
+    this.recompiles++;
+    this.recompilesByGuard[guard] = (this.recompilesByGuard[guard] ?? 0) + 1;
+  }
+
+  countBreak(location: string): void {
+    this.graphBreaks++;
+    this.breaksByLocation[location] = (this.breaksByLocation[location] ?? 0) + 1;
+  }
+}
