@@ -3,14 +3,22 @@
  */
 import { cutReason } from "./guard-reason.js";
 import { StackReader, locationOf } from "./python-stack.js";
+import { SINGLE_LINE } from "./record.js";
 import type { OpenRecord, RecordContext } from "./record.js";
 
 const STANCE =
   /Detected recompile when torch\.compile stance is '?(\w+)'?(?:.*filename: '(.*?)', function name: '(.*?)', line number: (\d+))?/;
 const RECOMPILE_ERROR = /RecompileError:? ?Recompiling function (.+?) in (.+):(\d+)/;
+/** This package's own error: `decodeStep would recompile: position == 3 failed (was 3, now 4, src/a.ts:7). The stance ...` */
+const OWN_STANCE = /(\S+) would recompile: (.+) failed \(was .*?, now .*?(?:, ([^\s,()]+:\d+))?\)\. The stance fail_on_recompile/;
 const GUARD_LINE = /^\s*(?:- |!?[\d/]+\/\d+: |triggered by)/;
 
 export function openStanceFailure(message: string, context: RecordContext): OpenRecord | undefined {
+  const own = OWN_STANCE.exec(message);
+  if (own !== null) {
+    emit(context, "stance", own[1] ?? "", own[3] ?? "", own[2] ?? "", "fail_on_recompile");
+    return SINGLE_LINE;
+  }
   const stance = STANCE.exec(message);
   const error = stance === null ? RECOMPILE_ERROR.exec(message) : null;
   if (stance === null && error === null) return undefined;

@@ -47,8 +47,19 @@ const CACHE_NAME = /cache|\bkv|_kv\b|past_/i;
 const POSITION = /_idx\b|\bidx\b|index|\bpos(?:ition)?s?\b|_pos\b|offset|cur(?:rent)?_len|seq_?len|num_tokens|n_past/i;
 const LAYER = /layer|block_?(?:idx|i|id)|depth/i;
 
-/** Tells the cause of a recompile from the guard that failed. */
-export function diagnoseGuard(reason: string): Diagnosis {
+/** `arguments[0] f32[B][8]`, `cache.keys state keys f32[4]`: the form in which this package guards what a tensor is. */
+const OWN_TENSOR = / (?:state \S+ )?((?:f|i|u|bf)\d+)\[[^\]]*\]/;
+
+/** Tells the cause of a recompile from the guard that failed, and from the value that failed it where the guard alone does not say. */
+export function diagnoseGuard(reason: string, values: readonly string[] = []): Diagnosis {
+  const tensor = OWN_TENSOR.exec(reason);
+  if (tensor !== null) {
+    const now = values.at(-1) ?? "";
+    const isOtherType = now !== "" && !now.includes(`${tensor[1] ?? ""}[`);
+    return isOtherType ? { cause: "type-change", kind: "dtype" } : { cause: "dynamic-size", kind: "size" };
+  }
+  if (/^size \w+ ==/.test(reason)) return { cause: "dynamic-size", kind: "size" };
+  if (/^number of arguments/.test(reason)) return { cause: "list-or-dict-length", kind: "list" };
   if (GLOBAL_STATE.test(reason)) return { cause: "other", kind: "torch-state" };
   if (/^BACKEND_MATCH/.test(reason)) return { cause: "other", kind: "backend" };
   if (/rank mismatch/.test(reason)) return { cause: "dynamic-size", kind: "rank" };
@@ -62,6 +73,11 @@ export function diagnoseGuard(reason: string): Diagnosis {
   if (/___check_obj_id|id\(/.test(reason)) return { cause: "python-value-guard", kind: "object" };
   if (/==|!=|<=|>=|<|>|\bin\b|\bis\b|^not /.test(reason)) return { cause: "python-value-guard", kind: valueKind(reason) };
   return { cause: "other", kind: "unknown" };
+}
+
+/** A whole number that changes in a function that decodes or fills a cache is a position, whatever its variable is called. */
+export function isCachePosition(reason: string, functionName: string): boolean {
+  return / == \d+$/.test(reason) && /decode|cache/i.test(functionName) && !LAYER.test(guardSubject(reason));
 }
 
 function typeKind(reason: string): string {

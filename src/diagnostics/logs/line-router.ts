@@ -37,7 +37,7 @@ const OPENERS: readonly RecordOpener[] = [
 
 /** A line without any of these words opens no record; one scan instead of ten. */
 const WORTH_OPENING =
-  /hit config\.|Recompiling function|Detected recompile|[Gg]raph [Bb]reak|cudagraph|CUDAGraph|Constraint|Not all values|You marked|Unsupported|UserError|data-dependent|DynamoError|Uncaptur|control flow operator|index_put_|symbolic shapes|input storage|reason=/;
+  /hit config\.|Recompiling function|would recompile|Detected recompile|[Gg]raph [Bb]reak|cudagraph|CUDAGraph|Constraint|Not all values|You marked|Unsupported|UserError|data-dependent|DynamoError|Uncaptur|control flow operator|index_put_|symbolic shapes|input storage|reason=/;
 const NO_HEAD = { process: UNKNOWN_PROCESS, compileId: undefined, artifact: undefined };
 
 const ANSI = /\u001b\[[0-9;?]*[ -/]*[@-~]|\u001b[@-Z\\-_]/g;

@@ -24,7 +24,8 @@ export function readOwnLine(line: string, sink: EventSink, evidence: Evidence): 
   } as const;
   switch (match[1]) {
     case "recompiles": {
-      const values = [field("was"), field("now")].filter((value) => value !== "");
+      // The engine writes a static value as "== 3": the value is the 3.
+      const values = [field("was"), field("now")].map((value) => value.replace(/^== /, "")).filter((value) => value !== "");
       sink.event({ kind: "recompile", ...common, reason: orUnknown(field("guard")), values });
       break;
     }
@@ -39,9 +40,6 @@ export function readOwnLine(line: string, sink: EventSink, evidence: Evidence): 
       break;
     case "cache":
       sink.event({ kind: "tick", what: field("status") === "hit" ? "cacheHit" : "cacheMiss", ...common, label: "" });
-      break;
-    case "stance":
-      sink.event({ kind: "failure", failure: "stance", ...common, reason: orUnknown(field("guard")), detail: field("stance") });
       break;
     default:
       // Streams that only explain (guards, schedule, output_code, perf_hints) hold nothing to count.

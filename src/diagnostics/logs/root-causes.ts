@@ -8,7 +8,7 @@ import { diagnoseBreak, diagnoseSkip } from "./break-reason.js";
 import type { Cause, Diagnosis, Severity } from "./causes.js";
 import { Counter } from "./counter.js";
 import type { Evidence, FailureEvent, GraphBreakEvent, LimitEvent, RecompileEvent } from "./events.js";
-import { diagnoseGuard, guardSubject } from "./guard-reason.js";
+import { diagnoseGuard, guardSubject, isCachePosition } from "./guard-reason.js";
 import type { Ledger } from "./ledger.js";
 import { isLibrary, locationOf } from "./python-stack.js";
 import { ScalarNames } from "./scalar-names.js";
@@ -125,7 +125,7 @@ class RootCauseSearch {
   private voteRecompiles(): void {
     const sizes = new Set<string>();
     for (const { first, count } of this.ledger.recompiles.values()) {
-      const diagnosis = this.diagnose(first.reason, first.location);
+      const diagnosis = this.diagnose(first);
       const size = /^tensor '(.+)' size mismatch at index (\d+)/.exec(first.reason);
       const key = size === null ? "" : `${first.location} ${size[1] ?? ""} ${size[2] ?? ""}`;
       const absorbed = size !== null && !sizes.has(key) ? 1 : 0;
@@ -148,7 +148,8 @@ class RootCauseSearch {
   private voteLimits(): void {
     for (const { first, count } of this.ledger.limits.values()) {
       const diagnosis =
-        this.mostFrequentCause(first) ?? (first.lastReason === "" ? undefined : this.diagnose(first.lastReason, first.location));
+        this.mostFrequentCause(first) ??
+        (first.lastReason === "" ? undefined : this.diagnose({ ...first, reason: first.lastReason, values: [] }));
       if (diagnosis === undefined) continue;
       const group = this.vote({
         diagnosis,
@@ -168,7 +169,7 @@ class RootCauseSearch {
     const found = new Map<string, Diagnosis>();
     for (const { first, count } of this.ledger.recompiles.values()) {
       if (first.function !== limit.function || first.location !== limit.location) continue;
-      const diagnosis = this.diagnose(first.reason, first.location);
+      const diagnosis = this.diagnose(first);
       found.set(nameOf(diagnosis), diagnosis);
       votes.add(nameOf(diagnosis), count);
     }
@@ -217,6 +218,8 @@ class RootCauseSearch {
       group.failures += count;
     }
     for (const { first, count } of this.ledger.fallbacks.values()) {
+      // A fallback after the limit, or one a stance asks for, has a line of its own that names the guard.
+      if (/limit|stance/i.test(first.label)) continue;
       this.vote({
         diagnosis: { cause: "other", kind: "fallback" },
         weight: WEIGHT.fallback,
@@ -244,10 +247,16 @@ class RootCauseSearch {
     }
   }
 
-  private diagnose(reason: RecompileEvent["reason"], location: string): Diagnosis {
-    const diagnosis = diagnoseGuard(reason);
-    const isRead = diagnosis.cause === "python-value-guard" && this.scalars.holds(guardSubject(reason), location);
-    return isRead ? { cause: "device-scalar-read", kind: "item" } : diagnosis;
+  private diagnose({
+    reason,
+    values,
+    location,
+    function: name,
+  }: Pick<RecompileEvent, "reason" | "values" | "location" | "function">): Diagnosis {
+    const diagnosis = diagnoseGuard(reason, values);
+    if (diagnosis.cause !== "python-value-guard") return diagnosis;
+    if (this.scalars.holds(guardSubject(reason), location)) return { cause: "device-scalar-read", kind: "item" };
+    return isCachePosition(reason, name) ? { cause: "python-value-guard", kind: "cache-index" } : diagnosis;
   }
 
   private vote(vote: Vote): Group {
