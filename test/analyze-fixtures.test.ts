@@ -5,6 +5,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { analyzeLogs, analyzeLogText } from "../src/diagnostics/logs/analyze.js";
+import { logAnalysisSchema } from "../src/diagnostics/logs/answer.js";
 import { cutReason } from "../src/diagnostics/logs/guard-reason.js";
 
 const FOLDER = new URL("./torch-logs/", import.meta.url).pathname;
@@ -81,6 +82,7 @@ describe("true counts", () => {
     expect(analysis.overwrittenOutputs).toBe(truth.overwritten_output_errors ?? 0);
     expect(analysis.trace.damagedPayloads).toBe(0);
     expect(analysis.missingCompileIds).toEqual([]);
+    expect(logAnalysisSchema.parse(analysis)).toEqual(analysis);
   });
 });
 

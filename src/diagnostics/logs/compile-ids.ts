@@ -1,6 +1,7 @@
 /**
  * Bookkeeping of compile ids: which recompiles a cut log has lost, when the first run ended, and events logged twice by one process.
  */
+import { FURTHER, detached } from "./counter.js";
 import type { Flavour } from "./events.js";
 
 /** Ids remembered per process; a process with more has other problems. */
@@ -20,14 +21,14 @@ interface ProcessIds {
 export class CompileIds {
   private readonly processes = new Map<string, ProcessIds>();
 
-  /** Notes a compile id on any line. A frame that is new ends nothing: the first run still goes on. */
+  /** Notes a compile id on any line. A new frame means that the first run still goes on. */
   seen(process: string, compileId: string): void {
     const ids = this.of(process);
     if (ids.last === compileId) return;
-    ids.last = compileId;
+    ids.last = detached(compileId);
     const frame = frameOf(compileId);
     if (ids.frames.has(frame) || ids.frames.size >= MOST_IDS) return;
-    ids.frames.add(frame);
+    ids.frames.add(detached(frame));
     ids.firstRun = ids.count;
   }
 
@@ -39,7 +40,7 @@ export class CompileIds {
     if (compileId === undefined || !Number.isInteger(number)) return;
     const frame = frameOf(compileId);
     const numbers = ids.recompiles.get(frame) ?? new Set<number>();
-    if (ids.recompiles.size < MOST_IDS) ids.recompiles.set(frame, numbers);
+    if (ids.recompiles.has(frame) || ids.recompiles.size < MOST_IDS) ids.recompiles.set(detached(frame), numbers);
     if (numbers.size < MOST_IDS) numbers.add(number);
   }
 
@@ -72,10 +73,11 @@ export class CompileIds {
   }
 
   private of(process: string): ProcessIds {
-    let ids = this.processes.get(process);
+    const known = this.processes.has(process) ? process : this.processes.size < MOST_IDS ? detached(process) : FURTHER;
+    let ids = this.processes.get(known);
     if (ids === undefined) {
       ids = { last: "", frames: new Set(), recompiles: new Map(), count: 0, firstRun: 0 };
-      this.processes.set(process, ids);
+      this.processes.set(known, ids);
     }
     return ids;
   }

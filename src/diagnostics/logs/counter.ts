@@ -21,10 +21,8 @@ export class Counter {
 
   add(key: string, amount = 1): void {
     this.total += amount;
-    const count = this.counts.get(key);
-    if (count !== undefined) this.counts.set(key, count + amount);
-    else if (this.counts.size < MOST_KEYS) this.counts.set(detached(key), amount);
-    else this.counts.set(FURTHER, (this.counts.get(FURTHER) ?? 0) + amount);
+    const known = this.counts.has(key) ? key : this.counts.size < MOST_KEYS ? detached(key) : FURTHER;
+    this.counts.set(known, (this.counts.get(known) ?? 0) + amount);
   }
 
   /** Most frequent first. */
@@ -48,13 +46,10 @@ export class Rows<Event> {
 
   /** Counts one more of `key`; `make` gives the event to remember and runs for the first only. */
   add(key: string, make: () => Event): void {
-    const row = this.rows.get(key) ?? (this.rows.size < MOST_KEYS ? undefined : this.rows.get(FURTHER));
+    const known = this.rows.has(key) ? key : this.rows.size < MOST_KEYS ? detached(key) : FURTHER;
+    const row = this.rows.get(known);
     if (row !== undefined) row.count += 1;
-    else this.rows.set(this.rows.size < MOST_KEYS ? detached(key) : FURTHER, { first: make(), count: 1 });
-  }
-
-  get size(): number {
-    return this.rows.size;
+    else this.rows.set(known, { first: make(), count: 1 });
   }
 
   values(): IterableIterator<{ first: Event; count: number }> {

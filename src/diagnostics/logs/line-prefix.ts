@@ -38,7 +38,7 @@ export function readHeadAnywhere(line: string): LineHead | undefined {
 }
 
 /** Whether a line of this artifact can hold anything the analyser counts; saves the work of cutting lines nobody reads. */
-export function isReadArtifact(artifact: string | undefined): boolean {
+function isReadArtifact(artifact: string | undefined): boolean {
   switch (artifact) {
     case undefined:
     case "recompiles":

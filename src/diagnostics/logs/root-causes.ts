@@ -24,7 +24,7 @@ const WEIGHT = {
   limit: 1_000,
   recompile: 10,
   firstSize: 3,
-  break: 15,
+  break: 12,
   scalarRead: 30,
   skip: 10,
   partition: 5,
@@ -33,6 +33,7 @@ const WEIGHT = {
 /** A cause and the causes it brings about: it is never ranked below those. */
 const UPSTREAM: readonly (readonly [Cause, readonly Cause[]])[] = [["device-scalar-read", ["output-overwritten", "mutated-input"]]];
 const MOST_LINES = 6;
+/** PyTorch's default limit: a function that recompiles this often for one cause is on its way to any limit. */
 const MANY_RECOMPILES = 8;
 
 interface Group extends Diagnosis {
@@ -45,6 +46,7 @@ interface Group extends Diagnosis {
   failures: number;
   /** Graph breaks, reads and skips: paid on every call. */
   everyCall: number;
+  readonly recompilesByPlace: Counter;
   readonly functions: Counter;
   readonly locations: Counter;
   readonly statements: Counter;
@@ -69,6 +71,8 @@ export function findRootCauses(ledger: Ledger): RootCause[] {
 class RootCauseSearch {
   private readonly groups = new Map<string, Group>();
   private readonly scalars = new ScalarNames();
+  /** Recompiles of each function by the name of their cause. */
+  private readonly causesByFunction = new Map<string, Counter>();
 
   constructor(private readonly ledger: Ledger) {}
 
@@ -141,6 +145,10 @@ class RootCauseSearch {
       });
       group.recompiles += count;
       group.repeated += count - absorbed;
+      group.recompilesByPlace.add(placeOf(first), count);
+      const causes = this.causesByFunction.get(placeOf(first)) ?? new Counter();
+      this.causesByFunction.set(placeOf(first), causes);
+      causes.add(nameOf(diagnosis), count);
     }
   }
 
@@ -148,7 +156,7 @@ class RootCauseSearch {
   private voteLimits(): void {
     for (const { first, count } of this.ledger.limits.values()) {
       const diagnosis =
-        this.mostFrequentCause(first) ??
+        this.mostFrequent(first) ??
         (first.lastReason === "" ? undefined : this.diagnose({ ...first, reason: first.lastReason, values: [] }));
       if (diagnosis === undefined) continue;
       const group = this.vote({
@@ -164,16 +172,9 @@ class RootCauseSearch {
     }
   }
 
-  private mostFrequentCause(limit: LimitEvent): Diagnosis | undefined {
-    const votes = new Counter();
-    const found = new Map<string, Diagnosis>();
-    for (const { first, count } of this.ledger.recompiles.values()) {
-      if (first.function !== limit.function || first.location !== limit.location) continue;
-      const diagnosis = this.diagnose(first);
-      found.set(nameOf(diagnosis), diagnosis);
-      votes.add(nameOf(diagnosis), count);
-    }
-    return found.get(votes.top());
+  private mostFrequent(limit: LimitEvent): Diagnosis | undefined {
+    const name = this.causesByFunction.get(placeOf(limit))?.top();
+    return name === undefined ? undefined : this.groups.get(name);
   }
 
   private voteSkips(): void {
@@ -272,6 +273,7 @@ class RootCauseSearch {
         limitHits: 0,
         failures: 0,
         everyCall: 0,
+        recompilesByPlace: new Counter(),
         functions: new Counter(),
         locations: new Counter(),
         statements: new Counter(),
@@ -342,10 +344,14 @@ function rootCause(group: Group): RootCause {
  */
 function severityOf(group: Group): Severity {
   if (group.failures > 0 || group.limitHits > 0 || group.cause === "device-scalar-read") return "bad";
-  if (group.repeated >= MANY_RECOMPILES && (group.cause === "python-value-guard" || group.cause === "list-or-dict-length")) return "bad";
+  if ((group.recompilesByPlace.sorted()[0]?.[1] ?? 0) >= MANY_RECOMPILES) return "bad";
   const absorbed = group.repeated === 0 && group.everyCall === 0 && group.recompiles > 0;
   if (group.cause === "dynamic-size" && absorbed) return "good";
   return group.kind === "training" ? "good" : "investigate";
+}
+
+function placeOf({ function: name, location }: Pick<RecompileEvent, "function" | "location">): string {
+  return `${location} ${name}`;
 }
 
 /** The line of the user's code that led to a break inside a library. */

@@ -20,10 +20,6 @@ export class ScalarNames {
     }
   }
 
-  get size(): number {
-    return this.places.size;
-  }
-
   /** Whether a guard on `subject` in the function at `location` is about a number that was read. */
   holds(subject: string, location: string): boolean {
     // A function resumed at the line of a read starts with the value on its stack.
