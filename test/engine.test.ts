@@ -25,7 +25,13 @@ function vector(device: Device, name: string, length: number, seed: number): Sta
 }
 
 function block(device: Device, depth: number, hidden: number) {
-  const w = { norm: vector(device, "norm", depth, 1), gate: weight(device, "gate", hidden, depth, 2), up: weight(device, "up", hidden, depth, 3), down: weight(device, "down", depth, hidden, 4), bias: vector(device, "bias", hidden, 5) };
+  const w = {
+    norm: vector(device, "norm", depth, 1),
+    gate: weight(device, "gate", hidden, depth, 2),
+    up: weight(device, "up", hidden, depth, 3),
+    down: weight(device, "down", depth, hidden, 4),
+    bias: vector(device, "bias", hidden, 5),
+  };
   return (x: Tensor): Tensor => {
     const y = rmsNorm(x, w.norm, 1e-8);
     return x.add(linear(linear(y, w.gate, w.bias).silu().mul(linear(y, w.up)), w.down));
@@ -33,7 +39,11 @@ function block(device: Device, depth: number, hidden: number) {
 }
 
 describe("a gated block", () => {
-  for (const [rows, depth, hidden] of [[1, 32, 48], [5, 40, 70], [70, 96, 100]] as const) {
+  for (const [rows, depth, hidden] of [
+    [1, 32, 48],
+    [5, 40, 70],
+    [70, 96, 100],
+  ] as const) {
     it(`${rows} rows, ${depth} -> ${hidden}: modes agree bit for bit, reference within bounds`, () => {
       const x = Tensor.from(noise(rows * depth, 9), [size("rows", rows), depth]);
       const results = new Map<string, Float32Array>();

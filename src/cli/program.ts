@@ -114,7 +114,10 @@ function buildProgram(context: CliContext, finish: (code: number) => void): Comm
   settingOption(golden, "device");
   settingOption(golden, "mode");
   golden.option("--json", "as JSON").action(async (directories: string[], flags: { device?: string; mode?: string; json?: boolean }) => {
-    const [{ runGoldenCommand }, { goldenFunctions }] = await Promise.all([import("./golden.js"), import("../internals.js")]);
+    const [{ runGoldenCommand }, { goldenFunctions }] = await Promise.all([
+      import("./golden.js"),
+      import("../diagnostics/golden/functions.js"),
+    ]);
     const { device, mode } = resolveSettings({
       flags: settingFlags(flags),
       environment: context.environment,

@@ -3,7 +3,7 @@ import { broadcastStrides, resolveAccess } from "../ir/access.js";
 import { multiplyDims, productOf, sameDim, type Dim } from "../ir/dim.js";
 import type { DType } from "../ir/dtype.js";
 import type { Node } from "../ir/graph.js";
-import type { KernelWriter } from "./writer.js";
+import { cType, type KernelWriter } from "./writer.js";
 
 /** A row of an operand as seen by the code: element i lies at pointer[i * stride]. */
 export interface RowAddress {
@@ -51,7 +51,8 @@ function groupsText(writer: KernelWriter, groups: readonly AxisGroup[], row: str
 }
 
 /** What a node's pointer is keyed by: the state for a read of a constant state, else the node itself. */
-export const storageKey = (node: Node): object => (node.op === "read" && node.states[0]?.state.kind === "constant" ? node.states[0].state : node);
+export const storageKey = (node: Node): object =>
+  node.op === "read" && node.states[0]?.state.kind === "constant" ? node.states[0].state : node;
 
 /**
  * Declares the address of row `row` of `node` in an iteration over [...rowShape, width], and returns it. A gatherRows is read through its index.
@@ -60,40 +61,44 @@ export function rowAddress(writer: KernelWriter, node: Node, rowShape: readonly 
   if (node.op === "gatherRows") return gatheredAddress(writer, node, rowShape, row, role);
   const access = resolveAccess(node);
   const full = [...rowShape, width];
-  const aligned = node.shape.length > 0 && typeof node.shape[node.shape.length - 1] !== "number" ? { shape: [...access.shape, 1], strides: [...access.strides, 0] } : access;
+  const aligned =
+    node.shape.length > 0 && typeof node.shape[node.shape.length - 1] !== "number"
+      ? { shape: [...access.shape, 1], strides: [...access.strides, 0] }
+      : access;
   const strides = broadcastStrides(aligned, full);
   const terms = groupsText(writer, groupAxes(rowShape, strides.slice(0, -1)), row);
   if (access.offset !== 0) terms.push(writer.number(access.offset));
   const base = writer.pointer(storageKey(access.base), access.base.dtype, role);
-  return { pointer: terms.length === 0 ? base : `(${base} + ${terms.join(" + ")})`, stride: strides[strides.length - 1] as Dim, dtype: access.base.dtype };
+  return {
+    pointer: terms.length === 0 ? base : `(${base} + ${terms.join(" + ")})`,
+    stride: strides[strides.length - 1] as Dim,
+    dtype: access.base.dtype,
+  };
 }
 
+/** A row of gatherRows: the index picks the source's row, the source's own strides lead to its elements. Two sources must both lie contiguously. */
 function gatheredAddress(writer: KernelWriter, node: Node, rowShape: readonly Dim[], row: string, role: string): RowAddress {
   const [source, index, other] = node.inputs as [Node, Node, Node | undefined];
   const inner = rowShape.slice(1);
-  const dtype = node.dtype;
-  const rest = writer.number(productOf(node.shape.slice(1)));
   const innerRows = productOf(inner);
   const lead = innerRows === 1 ? row : `(${row} / ${writer.number(innerRows)})`;
   const at = writer.fresh("index");
   const indexRow = rowAddress(writer, index, rowShape.slice(0, 1), 1, lead, "index");
   writer.line(`const int64_t ${at} = *${indexRow.pointer};`);
-  const sourceBase = plainPointer(writer, source, role);
-  const last = (text: string): string => `(${text} < 0 ? 0 : ${text} < LIMIT ? ${text} : LIMIT - 1)`;
-  const clamp = (text: string, rows: Dim): string => last(text).replaceAll("LIMIT", writer.number(rows));
-  const own = `${sourceBase} + ${clamp(at, source.shape[0] as Dim)} * ${rest}`;
-  const innerStrides = broadcastStrides({ shape: node.shape, strides: contiguousRowStrides(node) }, [...rowShape, node.shape[node.shape.length - 1] as Dim]).slice(1, -1);
-  const terms = groupsText(writer, groupAxes(inner, innerStrides), innerRows === 1 ? "0" : `(${row} % ${writer.number(innerRows)})`).filter(() => innerRows !== 1);
+  const access = resolveAccess(source);
+  const rowOf = (of: Node, text: string, stride: Dim): string => {
+    const rows = writer.number(of.shape[0] as Dim);
+    return `${plainPointer(writer, of, role)} + (${text} < 0 ? 0 : ${text} < ${rows} ? ${text} : ${rows} - 1) * ${writer.number(stride)}`;
+  };
+  const own = rowOf(source, at, access.strides[0] as Dim);
+  const chosen = other ? `${at} < 0 ? ${rowOf(other, `(-1 - ${at})`, productOf(other.shape.slice(1)))} : ${own}` : own;
+  const axes = access.shape.slice(1, -1);
+  const strides = broadcastStrides({ shape: axes, strides: access.strides.slice(1, -1) }, inner);
+  const terms = innerRows === 1 ? [] : groupsText(writer, groupAxes(inner, strides), `(${row} % ${writer.number(innerRows)})`);
   const name = writer.fresh("gathered");
-  const chosen = other ? `${at} < 0 ? ${plainPointer(writer, other, role)} + ${clamp(`(-1 - ${at})`, other.shape[0] as Dim)} * ${rest} : ${own}` : own;
-  writer.line(`const ${dtype === "f32" ? "float" : dtype === "i32" ? "int32_t" : "double"} *const ${name} = ${terms.length > 0 ? `(${chosen}) + ${terms.join(" + ")}` : chosen};`);
-  return { pointer: name, stride: node.shape[node.shape.length - 1] === 1 ? 0 : 1, dtype };
-}
-
-function contiguousRowStrides(node: Node): Dim[] {
-  const strides: Dim[] = new Array<Dim>(node.shape.length).fill(1);
-  for (let axis = node.shape.length - 2; axis >= 0; axis--) strides[axis] = multiplyDims(strides[axis + 1] as Dim, node.shape[axis + 1] as Dim);
-  return strides;
+  writer.line(`const ${cType[node.dtype]} *const ${name} = ${terms.length > 0 ? `(${chosen}) + ${terms.join(" + ")}` : chosen};`);
+  const width = node.shape.length > 1 ? (node.shape[node.shape.length - 1] as Dim) : 1;
+  return { pointer: name, stride: width === 1 ? 0 : (access.strides[access.strides.length - 1] as Dim), dtype: node.dtype };
 }
 
 /** Pointer to the first element of a value that lies contiguously. */

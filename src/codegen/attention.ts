@@ -143,7 +143,9 @@ export class AttentionEmitter {
     const tokens = writer.number(this.#tokens);
     const own = this.#cache(0, "own");
     const prefix = this.#shared ? this.#cache(2, "prefix") : own;
-    const blocks = this.#shared ? addDims(stateOf(node, 0).shape[2] as Dim, stateOf(node, 2).shape[2] as Dim) : (stateOf(node, 0).shape[2] as Dim);
+    const blocks = this.#shared
+      ? addDims(stateOf(node, 0).shape[2] as Dim, stateOf(node, 2).shape[2] as Dim)
+      : (stateOf(node, 0).shape[2] as Dim);
     const area = writer.scratch(multiplyDims(blocks, 16 * queryGroup));
     const [row, length, prefixRow, prefixLength] = node.inputs.slice(1).map((vector) => plainPointer(writer, vector, "vector"));
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
@@ -153,7 +155,14 @@ export class AttentionEmitter {
       writer.line("int joint = 1;");
       writer.block("for (int64_t i = 0; i < count; i++)", () => {
         writer.line("const int64_t token = first + i;");
-        const query = rowAddress(writer, node.inputs[0] as Node, [this.#tokens, this.#heads], this.#shape.width, `(token * ${this.#heads} + head)`, "q");
+        const query = rowAddress(
+          writer,
+          node.inputs[0] as Node,
+          [this.#tokens, this.#heads],
+          this.#shape.width,
+          `(token * ${this.#heads} + head)`,
+          "q",
+        );
         writer.line(`q[i] = ${query.pointer};`);
         writer.line(`s[i] = ${area} + i * ${writer.number(multiplyDims(blocks, 16))};`);
         writer.line(`shared[i] = ${this.#shared ? `${prefixLength}[token]` : `${length}[token]`};`);
@@ -163,8 +172,12 @@ export class AttentionEmitter {
       writer.line(`const int64_t kvHead = head / ${this.#heads / (stateOf(node, 0).shape[1] as number)};`);
       writer.block(`for (int64_t i0 = 0; i0 < count;)`, () => {
         writer.line(`const int queries = joint && count == ${queryGroup} ? ${queryGroup} : 1;`);
-        writer.line(`const int64_t source = ${this.#shared ? prefixRow : row}[first + i0] * ${writer.number(stateOf(node, 0).shape[1] as Dim)} + kvHead;`);
-        writer.line(`const float *const keys = ${prefix.keys} + source * ${prefix.keyRow}, *const values = ${prefix.values} + source * ${prefix.valueRow};`);
+        writer.line(
+          `const int64_t source = ${this.#shared ? prefixRow : row}[first + i0] * ${writer.number(stateOf(node, 0).shape[1] as Dim)} + kvHead;`,
+        );
+        writer.line(
+          `const float *const keys = ${prefix.keys} + source * ${prefix.keyRow}, *const values = ${prefix.values} + source * ${prefix.valueRow};`,
+        );
         writer.line(`if (queries == ${queryGroup}) ${this.#call(queryGroup)}`);
         writer.line(`else ${this.#call(1)}`);
         writer.line("i0 += queries;");

@@ -7,7 +7,7 @@ export const vectorType: Record<ScalarType, string> = { f32: "f32x16", f64: "f64
 export function literal(type: ScalarType, value: number): string {
   if (type === "i32") return value === -0x80000000 ? "(-2147483647 - 1)" : String(value | 0);
   const single = type === "f32" ? Math.fround(value) : value;
-  if (Number.isNaN(single)) return "__builtin_nanf(\"\")";
+  if (Number.isNaN(single)) return '__builtin_nanf("")';
   if (!Number.isFinite(single)) return single > 0 ? "__builtin_inff()" : "-__builtin_inff()";
   return type === "f32" ? `${hexFloat(single)}f` : hexFloat(single);
 }
@@ -21,7 +21,7 @@ function hexFloat(value: number): string {
   while (mantissa >= 2) ((mantissa /= 2), exponent++);
   while (mantissa < 1) ((mantissa *= 2), exponent--);
   let digits = "";
-  for (let fraction = mantissa - 1; fraction > 0; ) {
+  for (let fraction = mantissa - 1; fraction > 0;) {
     fraction *= 16;
     digits += Math.floor(fraction).toString(16);
     fraction -= Math.floor(fraction);

@@ -25,7 +25,10 @@ export const rowBlock = (depth: number): number => Math.max(8, Math.min(256, Mat
 /** The accumulator tile: `rows` x 48 outputs in registers, one fma chain each. */
 export function tileFunctions(isa: TargetIsa): string {
   const { rows, vectors } = isaTable[isa].tile;
-  const cases = Array.from({ length: rows }, (_, index) => `    case ${index + 1}: accumulate(a, stride, b, depth, out, ${index + 1}, 1); break;`).join("\n");
+  const cases = Array.from(
+    { length: rows },
+    (_, index) => `    case ${index + 1}: accumulate(a, stride, b, depth, out, ${index + 1}, 1); break;`,
+  ).join("\n");
   return `/* out[m][0..47] = sum over k of a[m][k] * b[k][0..47]. Prefetching runs ahead across panel ends: it only pays while b comes from memory. */
 INLINE void accumulate(const float *a, int64_t stride, const float *b, int64_t depth, float *out, const int rows, const int prefetch) {
   for (int column = 0; column < ${panelColumns}; column += ${16 * vectors}) {
@@ -97,7 +100,9 @@ export class ContractionEmitter {
     const rows = writer.number(this.#rows);
     const copied = kernel.prologue.length > 0 || !this.#readInPlace();
     const area = copied ? writer.scratch(this.#block * this.#depth) : undefined;
-    const packed = kernel.segments.some((segment) => segment.contractions.some((node) => node.op === "matmul")) ? writer.scratch(this.#depth * panelColumns) : undefined;
+    const packed = kernel.segments.some((segment) => segment.contractions.some((node) => node.op === "matmul"))
+      ? writer.scratch(this.#depth * panelColumns)
+      : undefined;
     if (area) writer.line("int64_t prepared = -1;");
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
       writer.line(`const int64_t block = unit / ${this.#panels}, panel = unit % ${this.#panels}, first = block * ${this.#block};`);
@@ -112,7 +117,14 @@ export class ContractionEmitter {
       let start = 0;
       kernel.segments.forEach((segment, index) => {
         const end = start + panelsOf(segment.width);
-        const head = index === 0 ? (kernel.segments.length === 1 ? "" : `if (panel < ${end})`) : index === kernel.segments.length - 1 ? "else" : `else if (panel < ${end})`;
+        const head =
+          index === 0
+            ? kernel.segments.length === 1
+              ? ""
+              : `if (panel < ${end})`
+            : index === kernel.segments.length - 1
+              ? "else"
+              : `else if (panel < ${end})`;
         writer.block(head, () => this.#emitSegment(segment, start, x, packed));
         start = end;
       });
@@ -124,7 +136,10 @@ export class ContractionEmitter {
     if (this.kernel.x.op === "gatherRows") return false;
     const access = resolveAccess(this.kernel.x);
     const last = access.strides[access.strides.length - 1];
-    return (last === 1 || this.#depth === 1) && groupAxes(access.shape.slice(0, -1), access.strides.slice(0, -1)).every((group) => group.divide === 1 && group.modulo === undefined);
+    return (
+      (last === 1 || this.#depth === 1) &&
+      groupAxes(access.shape.slice(0, -1), access.strides.slice(0, -1)).every((group) => group.divide === 1 && group.modulo === undefined)
+    );
   }
 
   #address(): XAddress {
@@ -143,7 +158,12 @@ export class ContractionEmitter {
     if (!planner.steps.has(kernel.x)) planner.load(kernel.x);
     writer.block("for (int64_t m = 0; m < count; m++)", () => {
       writer.line("const int64_t row = first + m;");
-      const emitter = new RowEmitter(planner, values, [kernel.x], { writer, rowShape: iterationOf(kernel.x).rowShape, row: "row", target: () => `(${area} + m * ${this.#depth})` });
+      const emitter = new RowEmitter(planner, values, [kernel.x], {
+        writer,
+        rowShape: iterationOf(kernel.x).rowShape,
+        row: "row",
+        target: () => `(${area} + m * ${this.#depth})`,
+      });
       emitter.prepare();
       emitter.emitRow();
     });
@@ -155,10 +175,15 @@ export class ContractionEmitter {
     const panelBytes = this.#depth * panelColumns;
     const weights = segment.contractions.map((node) => this.#weight(node, panel, panelBytes, packed));
     writer.line(`const int64_t column0 = ${panel} * ${panelColumns};`);
-    segment.contractions.forEach((_, index) => writer.line(`float sums${index}[${this.#tileRows} * ${panelColumns}] __attribute__((aligned(64)));`));
+    segment.contractions.forEach((_, index) =>
+      writer.line(`float sums${index}[${this.#tileRows} * ${panelColumns}] __attribute__((aligned(64)));`),
+    );
     writer.block(`for (int64_t m = 0; m < count; m += ${this.#tileRows})`, () => {
       writer.line(`const int64_t height = count - m < ${this.#tileRows} ? count - m : ${this.#tileRows};`);
-      const call = (name: string, lead: string): string => weights.map((weight, index) => `${name}(${lead}${x.pointer} + m * ${x.stride}, ${x.stride}, ${weight}, ${this.#depth}, sums${index});`).join(" ");
+      const call = (name: string, lead: string): string =>
+        weights
+          .map((weight, index) => `${name}(${lead}${x.pointer} + m * ${x.stride}, ${x.stride}, ${weight}, ${this.#depth}, sums${index});`)
+          .join(" ");
       writer.line(`if (m > 0 && height == ${this.#tileRows}) { ${call("tile_full", "")} }`);
       writer.line(`else { ${call("tile", "height, ")} }`);
       writer.block("for (int64_t i = 0; i < height; i++)", () => this.#emitEpilogue(segment));
@@ -174,7 +199,9 @@ export class ContractionEmitter {
     const width = node.shape[node.shape.length - 1] as number;
     const source = writer.pointer(storageKey(matrix), "f32", "matrix");
     writer.block(`for (int64_t k = 0; k < ${this.#depth}; k++)`, () => {
-      writer.line(`for (int64_t c = 0; c < ${panelColumns}; c++) ${packed}[k * ${panelColumns} + c] = ${panel} * ${panelColumns} + c < ${width} ? ${source}[k * ${width} + ${panel} * ${panelColumns} + c] : 0;`);
+      writer.line(
+        `for (int64_t c = 0; c < ${panelColumns}; c++) ${packed}[k * ${panelColumns} + c] = ${panel} * ${panelColumns} + c < ${width} ? ${source}[k * ${width} + ${panel} * ${panelColumns} + c] : 0;`,
+      );
     });
     return packed as string;
   }
@@ -185,13 +212,24 @@ export class ContractionEmitter {
     const sums = segment.contractions.map((node) => planner.give(node));
     segment.contractions.forEach((node, index) => {
       const bias = node.op === "linear" ? node.inputs[1] : undefined;
-      if (bias) planner.steps.set(node, planner.map([sums[index] as Step, planner.load(bias)], segment.width, "f32", ([sum, column]) => add(sum as Scalar, column as Scalar)));
+      if (bias)
+        planner.steps.set(
+          node,
+          planner.map([sums[index] as Step, planner.load(bias)], segment.width, "f32", ([sum, column]) =>
+            add(sum as Scalar, column as Scalar),
+          ),
+        );
     });
     for (const node of segment.epilogue) planner.compute(node);
     const first = segment.contractions[0] as Node;
     writer.line("const int64_t row = first + m + i;");
     const target = (node: Node): string => `(${writer.pointer(node, node.dtype, "out")} + row * ${segment.width})`;
-    const emitter = new RowEmitter(planner, [...segment.contractions, ...segment.epilogue], segment.stores, { writer, rowShape: iterationOf(first).rowShape, row: "row", target });
+    const emitter = new RowEmitter(planner, [...segment.contractions, ...segment.epilogue], segment.stores, {
+      writer,
+      rowShape: iterationOf(first).rowShape,
+      row: "row",
+      target,
+    });
     emitter.prepare();
     emitter.prepareColumns();
     const tail = segment.width % 16;
@@ -225,4 +263,3 @@ export function contractionCost(kernel: ContractionKernel): { flops: Dim; bytes:
   const columns = kernel.segments.reduce((sum, segment) => sum + segment.width * segment.contractions.length, 0);
   return { flops: multiplyDims(rows, 2 * kernel.depth * columns), bytes: 4 * kernel.depth * columns };
 }
-

@@ -22,7 +22,7 @@ function polynomial(x: Scalar, coefficients: readonly number[]): Scalar {
 
 const roundingMagic = 12582912; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
 const ln2High = 0.693359375;
-const ln2Low = -2.12194440e-4;
+const ln2Low = -2.1219444e-4;
 
 /** 2^n as a float, n within the normal range. */
 const powerOfTwo = (n: Scalar): Scalar => s.bitcast("f32", s.shiftLeft(s.add(n, i(127)), 23));
@@ -51,9 +51,13 @@ function logarithm(x: Scalar): Scalar {
   const m = s.sub(s.bitcast("f32", s.sub(bits, s.shiftLeft(exponent, 23))), f(1));
   const e = s.convert("f32", s.sub(exponent, s.select(subnormal, i(23), i(0))));
   const square = s.mul(m, m);
-  const tail = polynomial(m, [
-    0.3333321511745453, -0.24999797344207764, 0.20010405778884888, -0.16680487990379333, 0.14005868136882782, -0.12184259295463562, 0.1398443877696991, -0.1289169043302536,
-  ]);
+  const tail = polynomial(
+    m,
+    [
+      0.3333321511745453, -0.24999797344207764, 0.20010405778884888, -0.16680487990379333, 0.14005868136882782, -0.12184259295463562,
+      0.1398443877696991, -0.1289169043302536,
+    ],
+  );
   const correction = s.fma(s.mul(square, m), tail, s.fma(square, f(-0.5), s.mul(e, f(ln2Low))));
   const value = s.fma(e, f(ln2High), s.add(m, correction));
   const positive = s.select(s.equal(x, f(0)), f(-Infinity), s.select(s.less(x, f(0)), f(NaN), value));
@@ -69,7 +73,8 @@ function logarithm1p(x: Scalar): Scalar {
   return s.select(s.or(s.equal(u, f(0)), s.equal(x, f(Infinity))), logged, value);
 }
 
-const withSignOf = (magnitude: Scalar, x: Scalar): Scalar => s.bitcast("f32", s.or(s.bitcast("i32", magnitude), s.and(s.bitcast("i32", x), i(-0x80000000))));
+const withSignOf = (magnitude: Scalar, x: Scalar): Scalar =>
+  s.bitcast("f32", s.or(s.bitcast("i32", magnitude), s.and(s.bitcast("i32", x), i(-0x80000000))));
 
 /** Inverse hyperbolic sine; odd, and exact at 0. */
 function inverseSinh(x: Scalar): Scalar {
@@ -84,7 +89,11 @@ function inverseSinh(x: Scalar): Scalar {
 function hyperbolicSine(x: Scalar): Scalar {
   const a = s.abs(x);
   const square = s.mul(a, a);
-  const series = s.fma(s.mul(square, a), polynomial(square, [0.1666666716337204, 0.00833333283662796, 0.00019841296307276934, 2.755206423898926e-6, 2.5529821812142472e-8]), a);
+  const series = s.fma(
+    s.mul(square, a),
+    polynomial(square, [0.1666666716337204, 0.00833333283662796, 0.00019841296307276934, 2.755206423898926e-6, 2.5529821812142472e-8]),
+    a,
+  );
   const half = s.call("expHalf", "f32", [a]);
   const large = s.sub(half, s.call("expHalf", "f32", [s.neg(a)]));
   return withSignOf(s.select(s.less(a, f(1)), series, large), x);

@@ -19,7 +19,7 @@ interface IsaRecord {
 
 const lanes = (expression: string): string => `f32x16 r; for (int l = 0; l < 16; l++) r[l] = ${expression}; return r;`;
 const viaClang = (gcc: string): string =>
-  ["#if defined(__clang__)", "  _Pragma(\"clang fp contract(fast)\") return a * b + c;", "#else", `  ${gcc}`, "#endif"].join("\n");
+  ["#if defined(__clang__)", '  _Pragma("clang fp contract(fast)") return a * b + c;', "#else", `  ${gcc}`, "#endif"].join("\n");
 
 export const isaTable: Record<TargetIsa, IsaRecord> = {
   avx512: {

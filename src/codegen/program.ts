@@ -29,7 +29,8 @@ export function textHash(text: string): string {
 /** Nodes a kernel computes, in order. */
 export function kernelNodes(kernel: Kernel): readonly Node[] {
   if (kernel.kind === "rows") return kernel.values;
-  if (kernel.kind === "contraction") return [...kernel.prologue, ...kernel.segments.flatMap((segment) => [...segment.contractions, ...segment.epilogue])];
+  if (kernel.kind === "contraction")
+    return [...kernel.prologue, ...kernel.segments.flatMap((segment) => [...segment.contractions, ...segment.epilogue])];
   return [kernel.node];
 }
 
@@ -39,7 +40,8 @@ export function kernelName(kernel: Kernel): string {
   for (const node of kernelNodes(kernel)) if (ops[ops.length - 1] !== node.op) ops.push(node.op);
   const shown = ops.length > 6 ? [...ops.slice(0, 5), `and${ops.length - 5}`] : ops;
   const stem = shown.join("_");
-  if (kernel.kind === "contraction") return `${stem}_${kernel.depth}x${kernel.segments.map((segment) => segment.width * segment.contractions.length).join("_")}`;
+  if (kernel.kind === "contraction")
+    return `${stem}_${kernel.depth}x${kernel.segments.map((segment) => segment.width * segment.contractions.length).join("_")}`;
   const last = kernelNodes(kernel)[0]?.shape.filter((dim) => typeof dim === "number") ?? [];
   return last.length > 0 ? `${stem}_${last.join("x")}` : stem;
 }
@@ -90,7 +92,18 @@ class ProgramBuilder {
     const head = prelude(this.isa) + rendered.functions;
     const symbol = `${stem}_${textHash(rendered.functions + placeholder)}`;
     if (!this.#sources.has(symbol)) {
-      this.#sources.set(symbol, { name: symbol, symbols: [symbol], text: head + writer.text(symbol, kernelNodes(kernel).map((node) => node.op).join(" -> ")) });
+      this.#sources.set(symbol, {
+        name: symbol,
+        symbols: [symbol],
+        text:
+          head +
+          writer.text(
+            symbol,
+            kernelNodes(kernel)
+              .map((node) => node.op)
+              .join(" -> "),
+          ),
+      });
     }
     const index = this.#launches.length;
     for (const pointer of writer.pointers) {
@@ -101,14 +114,26 @@ class ProgramBuilder {
       buffer.last = Math.max(buffer.last, index);
     }
     const { units, grain, flops, bytes } = rendered;
-    this.#launches.push({ symbol, label: kernelLabel(kernel), pointers: writer.pointers, numbers: writer.numbers, units, grain, scratchBytes: writer.scratchBytes, flops, bytes });
+    this.#launches.push({
+      symbol,
+      label: kernelLabel(kernel),
+      pointers: writer.pointers,
+      numbers: writer.numbers,
+      units,
+      grain,
+      scratchBytes: writer.scratchBytes,
+      flops,
+      bytes,
+    });
   }
 
   finish(): Program {
     const { graph } = this;
     const outputs = graph.outputs.map(({ name, node }) => {
       const access = resolveAccess(node);
-      const source = this.#reference(access.base.op === "read" && access.base.states[0]?.state.kind === "constant" ? access.base.states[0].state : access.base);
+      const source = this.#reference(
+        access.base.op === "read" && access.base.states[0]?.state.kind === "constant" ? access.base.states[0].state : access.base,
+      );
       if (source.kind === "value") (this.#buffers[source.buffer] as { last: number }).last = this.#launches.length;
       return { name, dtype: node.dtype, shape: node.shape, source };
     });
@@ -130,7 +155,12 @@ class ProgramBuilder {
     let buffer = this.#bufferOf.get(node);
     if (buffer === undefined) {
       buffer = this.#buffers.length;
-      this.#buffers.push({ label: node.label || node.op, bytes: multiplyDims(productOf(node.shape), dtypes[node.dtype].bytes), first: Infinity, last: 0 });
+      this.#buffers.push({
+        label: node.label || node.op,
+        bytes: multiplyDims(productOf(node.shape), dtypes[node.dtype].bytes),
+        first: Infinity,
+        last: 0,
+      });
       this.#bufferOf.set(node, buffer);
     }
     return { kind: "value", buffer };
@@ -155,12 +185,19 @@ export function buildProgram(graph: Graph, kernels: readonly Kernel[], isa: Targ
 
 /** One line per launch: kernel, units, operands. Stable between runs. */
 export function printProgram(program: Program): string {
-  const reference = (pointer: BufferReference): string => (pointer.kind === "value" ? `b${pointer.buffer}` : `${pointer.kind}:${pointer.name}`);
-  const lines = [`program ${program.name}: ${program.launches.length} launches, ${program.sources.length} kernels, ${program.buffers.length} buffers`];
-  program.buffers.forEach((buffer, index) => lines.push(`  b${index} ${String(buffer.bytes)} bytes, launches ${buffer.first}-${buffer.last}  # ${buffer.label}`));
+  const reference = (pointer: BufferReference): string =>
+    pointer.kind === "value" ? `b${pointer.buffer}` : `${pointer.kind}:${pointer.name}`;
+  const lines = [
+    `program ${program.name}: ${program.launches.length} launches, ${program.sources.length} kernels, ${program.buffers.length} buffers`,
+  ];
+  program.buffers.forEach((buffer, index) =>
+    lines.push(`  b${index} ${String(buffer.bytes)} bytes, launches ${buffer.first}-${buffer.last}  # ${buffer.label}`),
+  );
   for (const launch of program.launches) {
     const { dim, divide, times } = launch.units;
-    lines.push(`  ${launch.symbol}(${launch.pointers.map(reference).join(", ")} | ${launch.numbers.map(String).join(", ")}) x ceil(${String(dim)} / ${divide}) * ${String(times)}  # ${launch.label}`);
+    lines.push(
+      `  ${launch.symbol}(${launch.pointers.map(reference).join(", ")} | ${launch.numbers.map(String).join(", ")}) x ceil(${String(dim)} / ${divide}) * ${String(times)}  # ${launch.label}`,
+    );
   }
   for (const output of program.outputs) lines.push(`  return ${output.name} = ${reference(output.source)}`);
   return lines.join("\n") + "\n";

@@ -21,7 +21,9 @@ const perRow = (dim: Dim): Units => ({ dim, divide: 1, times: 1 });
 const double = (value: number): string => (value === Infinity ? "__builtin_inf()" : Number.isInteger(value) ? `${value}.0` : String(value));
 
 function emitScaler(writer: KernelWriter, node: Node): void {
-  const [values, mask, first, count, prefix, row] = node.inputs.map((input, index) => plainPointer(writer, input, ["values", "mask", "first", "count", "prefix", "row"][index] as string));
+  const [values, mask, first, count, prefix, row] = node.inputs.map((input, index) =>
+    plainPointer(writer, input, ["values", "mask", "first", "count", "prefix", "row"][index] as string),
+  );
   const patch = (node.inputs[0] as Node).shape[1] as number;
   const { fresh, addedVariance, minimumScale, clamp, lowFactor, highFactor } = node.attributes as Record<string, number | boolean>;
   const moments = writer.pointer(node.states[0]?.state as object, "f64", "moments");
@@ -34,12 +36,18 @@ function emitScaler(writer: KernelWriter, node: Node): void {
       if (clamp) {
         writer.line(`const int64_t stop = from + (int64_t)${prefix}[unit] * ${patch};`);
         writer.line("double n = 0, sum = 0, spread = 0;");
-        writer.line(`for (int64_t i = from; i < stop; i++) { const double w = ${mask}[i] ? 1 : 0; n += w; sum += w * (double)${values}[i]; }`);
+        writer.line(
+          `for (int64_t i = from; i < stop; i++) { const double w = ${mask}[i] ? 1 : 0; n += w; sum += w * (double)${values}[i]; }`,
+        );
         writer.line("n = n > 1 ? n : 1;");
         writer.line("const double centre = sum / n;");
-        writer.line(`for (int64_t i = from; i < stop; i++) { const double d = ((double)${values}[i] - centre) * (${mask}[i] ? 1.0 : 0.0); spread += d * d; }`);
+        writer.line(
+          `for (int64_t i = from; i < stop; i++) { const double d = ((double)${values}[i] - centre) * (${mask}[i] ? 1.0 : 0.0); spread += d * d; }`,
+        );
         writer.line(`const double scale = __builtin_sqrt(spread / n + ${double(addedVariance as number)});`);
-        writer.line(`low = scale * ${double(lowFactor as number)}; low = low > 0.1 ? low : 0.1; high = scale * ${double(highFactor as number)};`);
+        writer.line(
+          `low = scale * ${double(lowFactor as number)}; low = low > 0.1 ? low : 0.1; high = scale * ${double(highFactor as number)};`,
+        );
       }
     } else {
       writer.line(`(void)${prefix};`);
@@ -54,7 +62,8 @@ function emitScaler(writer: KernelWriter, node: Node): void {
       });
       writer.line("const double n = weight > 1 ? weight : 1;");
       writer.line(`double scale = __builtin_sqrt(square / (n - 1 > 1 ? n - 1 : 1) + ${double(addedVariance as number)});`);
-      if ((minimumScale as number) > 0) writer.line(`scale = scale < ${double(minimumScale as number)} ? ${double(minimumScale as number)} : scale;`);
+      if ((minimumScale as number) > 0)
+        writer.line(`scale = scale < ${double(minimumScale as number)} ? ${double(minimumScale as number)} : scale;`);
       if (clamp) writer.line("scale = scale < low ? low : scale; scale = scale > high ? high : scale;");
       writer.line(`${out}[2 * token] = (float)mean; ${out}[2 * token + 1] = (float)scale;`);
     });
@@ -65,7 +74,8 @@ function emitScaler(writer: KernelWriter, node: Node): void {
 /** f64 logarithm, exponential minus one and cosine for draws: series whose first left-out term lies below the rounding error; no library calls. */
 const drawFunctions = (): string => {
   const odd = Array.from({ length: 12 }, (_, k) => `1.0 / ${2 * k + 1}.0`);
-  const horner = (variable: string, terms: readonly string[]): string => [...terms].reverse().reduce((sum, term) => (sum === "" ? term : `(${term} + ${variable} * ${sum})`), "");
+  const horner = (variable: string, terms: readonly string[]): string =>
+    [...terms].reverse().reduce((sum, term) => (sum === "" ? term : `(${term} + ${variable} * ${sum})`), "");
   const factorial = (n: number): number => (n < 2 ? 1 : n * factorial(n - 1));
   const exponential = Array.from({ length: 15 }, (_, k) => `1.0 / ${factorial(k + 1)}.0`);
   const cosine = Array.from({ length: 10 }, (_, k) => `${k % 2 ? "-" : ""}1.0 / ${factorial(2 * k)}.0`);
@@ -114,7 +124,9 @@ static __attribute__((unused)) double student_t(double u, double v, double df) {
 
 function emitMixtureDraw(writer: KernelWriter, node: Node): void {
   const roles = ["raw", "source", "keys", "start", "seed", "component", "normal", "chiSquare"];
-  const [raw, source, keys, start, seed, component, normal, chiSquare] = node.inputs.map((input, index) => plainPointer(writer, input, roles[index] as string));
+  const [raw, source, keys, start, seed, component, normal, chiSquare] = node.inputs.map((input, index) =>
+    plainPointer(writer, input, roles[index] as string),
+  );
   const patch = node.shape[1] as number;
   const components = node.attributes["components"] as number;
   const width = (node.inputs[0] as Node).shape[2] as number;
@@ -127,17 +139,25 @@ function emitMixtureDraw(writer: KernelWriter, node: Node): void {
         writer.line(`(void)${keys}; (void)${start}; (void)${seed};`);
         writer.line(`const int64_t k = ${component}[unit * ${patch} + position];`);
       } else {
-        writer.line(`const uint32_t counter[4] = {(uint32_t)${keys}[3 * unit], (uint32_t)${keys}[3 * unit + 1], (uint32_t)(${start}[unit] + position), (uint32_t)${keys}[3 * unit + 2] << 4};`);
+        writer.line(
+          `const uint32_t counter[4] = {(uint32_t)${keys}[3 * unit], (uint32_t)${keys}[3 * unit + 1], (uint32_t)(${start}[unit] + position), (uint32_t)${keys}[3 * unit + 2] << 4};`,
+        );
         writer.line("uint32_t words[4];");
         writer.line(`philox(counter, (uint32_t)${seed}[0], (uint32_t)${seed}[1], words);`);
         if (components === 1) writer.line("const int64_t k = 0;");
         else emitChoice(writer, components);
       }
-      writer.line(`const f32x16 raised = softplus_f32((f32x16){parameters[k], parameters[${2 * components} + k]});`);
+      writer.line(`const f32x16 raised = softplus_f32((f32x16){parameters[k], parameters[${components} + k]});`);
       writer.line("const float tiny = 0x1p-23f;");
-      writer.line("const float df = 2.0f + (tiny < raised[0] || raised[0] != raised[0] ? raised[0] : tiny), scale = tiny < raised[1] || raised[1] != raised[1] ? raised[1] : tiny;");
-      writer.line(injected ? `const double t = (double)${normal}[unit * ${patch} + position] / __builtin_sqrt((double)${chiSquare}[unit * ${patch} + position] / (double)df);` : "const double t = student_t(uniform(words[1]), uniform(words[2]), (double)df);");
-      writer.line(`${out}[unit * ${patch} + position] = parameters[${components} + k] + scale * (float)t;`);
+      writer.line(
+        "const float df = 2.0f + (tiny < raised[0] || raised[0] != raised[0] ? raised[0] : tiny), scale = tiny < raised[1] || raised[1] != raised[1] ? raised[1] : tiny;",
+      );
+      writer.line(
+        injected
+          ? `const double t = (double)${normal}[unit * ${patch} + position] / __builtin_sqrt((double)${chiSquare}[unit * ${patch} + position] / (double)df);`
+          : "const double t = student_t(uniform(words[1]), uniform(words[2]), (double)df);",
+      );
+      writer.line(`${out}[unit * ${patch} + position] = parameters[${2 * components} + k] + scale * (float)t;`);
     });
   });
 }
@@ -149,11 +169,15 @@ function emitChoice(writer: KernelWriter, components: number): void {
   writer.line("f32x16 top = splat_f32(-__builtin_inff());");
   for (let at = 0; at < components; at += 16) {
     const count = Math.min(16, components - at);
-    writer.line(`top = larger_f32(top, keep_f32(load_part_f32(parameters + ${3 * components + at}, ${count}), ${count}, -__builtin_inff()));`);
+    writer.line(
+      `top = larger_f32(top, keep_f32(load_part_f32(parameters + ${3 * components + at}, ${count}), ${count}, -__builtin_inff()));`,
+    );
   }
   writer.line("const f32x16 largest = splat_f32(max_lanes(top));");
   for (let at = 0; at < components; at += 16) {
-    writer.line(`store_f32(weights + ${at}, exp_f32(load_part_f32(parameters + ${3 * components + at}, ${Math.min(16, components - at)}) - largest));`);
+    writer.line(
+      `store_f32(weights + ${at}, exp_f32(load_part_f32(parameters + ${3 * components + at}, ${Math.min(16, components - at)}) - largest));`,
+    );
   }
   writer.line("double total = 0, cumulated = 0;");
   writer.line(`for (int64_t c = 0; c < ${components}; c++) total += (double)weights[c];`);
@@ -168,7 +192,9 @@ INLINE f32x16 softplus_f32(f32x16 x) { return select_f32(splat_f32(20.0f) < x, x
 
 /** Units are tokens; scores of one head against the variates, 16 at a time. */
 function emitGroupAttention(writer: KernelWriter, node: Node): void {
-  const [q, k, v, first, stride, ids] = node.inputs.map((input, index) => plainPointer(writer, input, ["q", "k", "v", "first", "stride", "ids"][index] as string));
+  const [q, k, v, first, stride, ids] = node.inputs.map((input, index) =>
+    plainPointer(writer, input, ["q", "k", "v", "first", "stride", "ids"][index] as string),
+  );
   const [, heads, width] = node.shape as [Dim, number, number];
   const { variates, scale } = node.attributes as { variates: number; scale: number };
   const out = writer.pointer(node, "f32", "out");
@@ -197,7 +223,9 @@ function emitGroupAttention(writer: KernelWriter, node: Node): void {
       writer.line(`const f32x16 m = splat_f32(max_lanes(top));`);
       writer.line("f32x16 total = splat_f32(0);");
       writer.block(`for (int64_t u0 = 0; u0 < ${lanes}; u0 += 16)`, () => {
-        writer.line(`const f32x16 x = load_f32(${scores} + u0), e = select_f32(x == splat_f32(-__builtin_inff()), splat_f32(0), exp_f32(x - m));`);
+        writer.line(
+          `const f32x16 x = load_f32(${scores} + u0), e = select_f32(x == splat_f32(-__builtin_inff()), splat_f32(0), exp_f32(x - m));`,
+        );
         writer.line(`total += e; store_f32(${scores} + u0, e);`);
       });
       writer.line("const f32x16 all = splat_f32(sum_lanes(total));");
@@ -208,7 +236,9 @@ function emitGroupAttention(writer: KernelWriter, node: Node): void {
           writer.line("const int64_t token = from + u * step;");
           writer.line(`if (${ids}[token] != ${ids}[unit]) continue;`);
           const value = `${v} + (token * ${heads} + head) * ${width} + ${at}`;
-          writer.line(`sum = fma_f32(splat_f32(${scores}[u]), ${count === 16 ? `load_f32(${value})` : `load_part_f32(${value}, ${count})`}, sum);`);
+          writer.line(
+            `sum = fma_f32(splat_f32(${scores}[u]), ${count === 16 ? `load_f32(${value})` : `load_part_f32(${value}, ${count})`}, sum);`,
+          );
         });
         const target = `${out} + (unit * ${heads} + head) * ${width} + ${at}`;
         writer.line(count === 16 ? `store_f32(${target}, sum);` : `store_part_f32(${target}, sum, ${count});`);
@@ -234,14 +264,19 @@ function emitCopyRows(writer: KernelWriter, node: Node): void {
   const from = writer.pointer(source, source.dtype, "source");
   const [hasHeads, headAxes] = copiedHeads(target.shape.length);
   const heads = hasHeads ? writer.number(target.shape[1] as Dim) : "1";
-  const [width, sourceWidth] = [writer.number(productOf(target.shape.slice(headAxes))), writer.number(productOf(source.shape.slice(headAxes)))];
+  const [width, sourceWidth] = [
+    writer.number(productOf(target.shape.slice(headAxes))),
+    writer.number(productOf(source.shape.slice(headAxes))),
+  ];
   const rows = writer.number(source.shape[0] as Dim);
   const targetRows = writer.number(target.shape[0] as Dim);
   writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
     writer.line(`if (unit >= ${targetRows}) break;`);
     writer.line(`int64_t row = ${index}[unit]; row = row < 0 ? 0 : row < ${rows} ? row : ${rows} - 1;`);
     writer.block(`for (int64_t head = 0; head < ${heads}; head++)`, () => {
-      writer.line(`memcpy(${to} + (unit * ${heads} + head) * ${width}, ${from} + (row * ${heads} + head) * ${sourceWidth}, (size_t)(${width} < ${sourceWidth} ? ${width} : ${sourceWidth}) * ${bytes});`);
+      writer.line(
+        `memcpy(${to} + (unit * ${heads} + head) * ${width}, ${from} + (row * ${heads} + head) * ${sourceWidth}, (size_t)(${width} < ${sourceWidth} ? ${width} : ${sourceWidth}) * ${bytes});`,
+      );
     });
   });
 }
@@ -249,12 +284,17 @@ function emitCopyRows(writer: KernelWriter, node: Node): void {
 function emitConcat(writer: KernelWriter, node: Node): void {
   const width = node.shape[node.shape.length - 1] as Dim;
   const out = writer.pointer(node, node.dtype, "out");
-  const sources = node.inputs.map((input) => ({ pointer: plainPointer(writer, input, "x"), width: writer.number(input.shape[input.shape.length - 1] as Dim) }));
+  const sources = node.inputs.map((input) => ({
+    pointer: plainPointer(writer, input, "x"),
+    width: writer.number(input.shape[input.shape.length - 1] as Dim),
+  }));
   const bytes = dtypes[node.dtype].bytes;
   writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
     writer.line("int64_t column = 0;");
     for (const source of sources) {
-      writer.line(`memcpy(${out} + unit * ${writer.number(width)} + column, ${source.pointer} + unit * ${source.width}, (size_t)${source.width} * ${bytes}); column += ${source.width};`);
+      writer.line(
+        `memcpy(${out} + unit * ${writer.number(width)} + column, ${source.pointer} + unit * ${source.width}, (size_t)${source.width} * ${bytes}); column += ${source.width};`,
+      );
     }
   });
 }

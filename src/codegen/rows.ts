@@ -26,6 +26,8 @@ export interface Step {
   readonly define?: (inputs: readonly Scalar[]) => Scalar;
   readonly reduction?: Reduction;
   readonly costly: boolean;
+  /** Differs from column to column even where the width is 1: everything made of accumulators. */
+  readonly perElement?: boolean;
 }
 
 interface RopeTables {
@@ -57,7 +59,8 @@ export class StepPlanner {
 
   #step(step: Omit<Step, "level">): Step {
     const level = step.inputs.reduce((high, input) => Math.max(high, available(input) + (step.kind === "rope" ? 1 : 0)), 0);
-    const made = { ...step, level };
+    const perElement = step.kind === "given" || step.inputs.some((input) => input.perElement);
+    const made = { ...step, level, perElement };
     this.ordered.push(made);
     return made;
   }
@@ -77,7 +80,14 @@ export class StepPlanner {
       const { value, dtype } = node.attributes as { value: number; dtype: ScalarType };
       return this.map([], 1, dtype, () => s.constant(dtype, value));
     }
-    const step = this.#step({ kind: "load", width: iterationOf(node).width, type: node.dtype === "i32" ? "i32" : "f32", inputs: [], node, costly: false });
+    const step = this.#step({
+      kind: "load",
+      width: iterationOf(node).width,
+      type: node.dtype === "i32" ? "i32" : "f32",
+      inputs: [],
+      node,
+      costly: false,
+    });
     this.steps.set(node, step);
     return step;
   }
@@ -135,7 +145,13 @@ export class StepPlanner {
 
   #softmax(x: Step, width: number): Step {
     const largest = this.reduce(x, "max");
-    const weights = this.map([x, largest], width, "f32", ([value, top]) => s.call("exp", "f32", [s.sub(value as Scalar, top as Scalar)]), true);
+    const weights = this.map(
+      [x, largest],
+      width,
+      "f32",
+      ([value, top]) => s.call("exp", "f32", [s.sub(value as Scalar, top as Scalar)]),
+      true,
+    );
     const total = this.reduce(weights, "sum");
     return this.map([weights, total], width, "f32", ([weight, sum]) => s.div(weight as Scalar, sum as Scalar));
   }
@@ -185,7 +201,8 @@ export class RowEmitter {
 
   /** Declares the addresses that depend on the row only. */
   prepare(): void {
-    for (const step of this.planner.ordered) if (step.kind === "load") this.#addresses.set(step, this.#address(step.node as Node, step.width));
+    for (const step of this.planner.ordered)
+      if (step.kind === "load") this.#addresses.set(step, this.#address(step.node as Node, step.width));
     for (const step of this.planner.ordered) if (step.kind === "rope") this.#tables.set(step, this.#ropeTables(step.node as Node));
     for (const node of this.values) if (isStateWrite(node)) this.#stateRows.set(node, this.#declareStateRow(node));
   }
@@ -216,11 +233,16 @@ export class RowEmitter {
   /** Used by a later loop and expensive, or needed in memory by a rope. */
   #needsKeeping(step: Step): boolean {
     if (step.width === 1 || step.kind === "load") return false;
-    return this.planner.ordered.some((user) => user.inputs.includes(step) && user.level > step.level && (user.kind === "rope" || this.#isCostly(step)));
+    return this.planner.ordered.some(
+      (user) => user.inputs.includes(step) && user.level > step.level && (user.kind === "rope" || this.#isCostly(step)),
+    );
   }
 
   #isCostly(step: Step): boolean {
-    return step.costly || (step.kind === "map" && step.inputs.some((input) => input.width > 1 && !this.#kept.has(input) && this.#isCostly(input)));
+    return (
+      step.costly ||
+      (step.kind === "map" && step.inputs.some((input) => input.width > 1 && !this.#kept.has(input) && this.#isCostly(input)))
+    );
   }
 
   #emitLevel(level: number): void {
@@ -234,7 +256,8 @@ export class RowEmitter {
       if (step.kind === "reduce" || width > 1) loops.set(width, [...(loops.get(width) ?? []), step]);
     }
     for (const [width, members] of loops) this.#emitLoop(width, members);
-    for (const step of wanted) if (step.kind === "reduce") for (const node of this.#sinks.get(step) ?? []) this.#storeScalar(node, this.#rowValue(step));
+    for (const step of wanted)
+      if (step.kind === "reduce") for (const node of this.#sinks.get(step) ?? []) this.#storeScalar(node, this.#rowValue(step));
   }
 
   #emitLoop(width: number, members: readonly Step[]): void {
@@ -259,8 +282,8 @@ export class RowEmitter {
     if (seen.has(step)) return;
     seen.add(step);
     for (const input of step.inputs) {
-      if (input.width === 1 && step.kind !== "reduce") this.#rowValue(input);
-      else if (input.width > 1 && !this.#kept.has(input)) this.#prepareRowValues(input, seen);
+      if (input.width === 1 && !input.perElement && step.kind !== "reduce") this.#rowValue(input);
+      else if ((input.width > 1 || input.perElement) && !this.#kept.has(input)) this.#prepareRowValues(input, seen);
     }
   }
 
@@ -294,11 +317,12 @@ export class RowEmitter {
     const known = names.get(step);
     if (known) return known;
     const writer = this.emission.writer;
-    if (step.width === 1) return this.#rowValue(step);
+    if (step.width === 1 && !step.perElement) return this.#rowValue(step);
     let text: string;
     const kept = this.#kept.get(step);
     if (kept && !members.includes(step)) text = `load_f32(${kept} + ${at})`;
-    else if (step.kind === "load") text = loadText(this.#addresses.get(step) as RowAddress, writer.number((this.#addresses.get(step) as RowAddress).stride), at, count);
+    else if (step.kind === "load")
+      text = loadText(this.#addresses.get(step) as RowAddress, writer.number((this.#addresses.get(step) as RowAddress).stride), at, count);
     else if (step.kind === "rope") text = this.#ropeText(step, at, count, names, members);
     else {
       const operands = step.inputs.map((input) => this.#element(input, at, count, names, members));
@@ -361,11 +385,16 @@ export class RowEmitter {
     this.#partners.set(step, partner);
     const kept = this.#kept.get(x);
     const address = kept ? { pointer: kept, stride: 1 as Dim } : (this.#addresses.get(x) as RowAddress);
-    const element = (index: string): string => (address.stride === 1 ? `${address.pointer}[${index}]` : `${address.pointer}[(${index}) * ${writer.number(address.stride)}]`);
+    const element = (index: string): string =>
+      address.stride === 1 ? `${address.pointer}[${index}]` : `${address.pointer}[(${index}) * ${writer.number(address.stride)}]`;
     if (pairing === "half") {
-      writer.line(`for (int64_t i = 0; i < ${width / 2}; i++) { ${partner}[i] = ${element(`i + ${width / 2}`)}; ${partner}[i + ${width / 2}] = ${element("i")}; }`);
+      writer.line(
+        `for (int64_t i = 0; i < ${width / 2}; i++) { ${partner}[i] = ${element(`i + ${width / 2}`)}; ${partner}[i + ${width / 2}] = ${element("i")}; }`,
+      );
     } else {
-      writer.line(`for (int64_t i = 0; i < ${width}; i += 2) { ${partner}[i] = ${element("i + 1")}; ${partner}[i + 1] = ${element("i")}; }`);
+      writer.line(
+        `for (int64_t i = 0; i < ${width}; i += 2) { ${partner}[i] = ${element("i + 1")}; ${partner}[i + 1] = ${element("i")}; }`,
+      );
     }
     if (width < step.width) writer.line(`for (int64_t i = ${width}; i < ${step.width}; i++) ${partner}[i] = 0;`);
   }
@@ -376,7 +405,9 @@ export class RowEmitter {
     const tables = this.#tables.get(step) as RopeTables;
     const load = (pointer: string): string => loadText({ pointer, stride: 1, dtype: "f32" }, "1", at, count);
     const rotated = writer.fresh();
-    writer.line(`const f32x16 ${rotated} = ${x} * ${load(tables.cosine)} + load_f32(${this.#partners.get(step)} + ${at}) * ${load(tables.sine)};`);
+    writer.line(
+      `const f32x16 ${rotated} = ${x} * ${load(tables.cosine)} + load_f32(${this.#partners.get(step)} + ${at}) * ${load(tables.sine)};`,
+    );
     return tables.multiplier ? `${rotated} * ${load(tables.multiplier)}` : rotated;
   }
 
@@ -441,7 +472,9 @@ export class RowEmitter {
       const rest = productOf(dims.slice(1));
       const width = iterationOf(node.inputs[0] as Node).width;
       const offset = heads === 1 ? "" : ` + ${head} * ${width}`;
-      writer.line(`${type} *const ${name} = ${inside(r, dims[0] as Dim)} ? ${base} + ${r} * ${writer.number(rest)}${offset} : (${type} *)0;`);
+      writer.line(
+        `${type} *const ${name} = ${inside(r, dims[0] as Dim)} ? ${base} + ${r} * ${writer.number(rest)}${offset} : (${type} *)0;`,
+      );
       return name;
     }
     const slot = load(second as Node, "slot");

@@ -24,7 +24,7 @@ export class KernelWriter {
     const text = `${JSON.stringify(reference)}:${type}`;
     let name = this.#pointerNames.get(text);
     if (!name) {
-      name = `${role}${this.pointers.length}`;
+      name = `${role}_${this.pointers.length}`;
       this.#declarations.push(`${cType[type]} *const ${name} = (${cType[type]} *)p[${this.pointers.length}];`);
       this.#pointerNames.set(text, name);
       this.pointers.push(reference);
@@ -82,4 +82,3 @@ export class KernelWriter {
     return [...this.#declarations, ...this.#lines].join("\n");
   }
 }
-

@@ -1,6 +1,7 @@
 /**
  * From a reference and settings to a loaded model. The only place of the forecast layer that knows the model registry.
  */
+import { openCheckpoint } from "../io/checkpoint.js";
 import type { ForecastModel } from "../models/model.js";
 import { resolveSettings } from "./resolve-settings.js";
 import type { Device, KvCache, Mode } from "./settings.js";
@@ -14,20 +15,22 @@ export interface LoadOptions {
   threads?: number;
   /** Default "static". */
   kvCache?: KvCache;
-}
-
-/** What the registry offers; stated here so that loading can be deferred until a model is asked for. */
-interface Registry {
-  loadModel(
-    reference: string,
-    options: { device: Device; mode: Mode; threads: number | undefined; kvCache: KvCache },
-  ): Promise<ForecastModel>;
+  /** Hears why a slower device is used; default: one line on standard error. */
+  onNote?: (note: string) => void;
 }
 
 /** Settings that are not in `options` come from the environment, see INTERFACES. Throws InputError. */
 export async function loadModelFor(reference: string, options: LoadOptions): Promise<ForecastModel> {
-  const { values } = resolveSettings({ options: { model: reference, ...options }, environment: process.env, folder: process.cwd() });
-  const path = "../models/registry.js";
-  const registry = (await import(path)) as Registry;
-  return registry.loadModel(reference, { device: values.device, mode: values.mode, threads: values.threads, kvCache: values.kvCache });
+  const { onNote = (note: string) => void process.stderr.write(`tempograph: ${note}\n`), ...settings } = options;
+  const { values } = resolveSettings({ options: { model: reference, ...settings }, environment: process.env, folder: process.cwd() });
+  // Deferred, so that commands which load no model start without the compiler.
+  const { loadModel } = await import("../models/registry.js");
+  return loadModel(reference, {
+    device: values.device,
+    mode: values.mode,
+    threads: values.threads,
+    kvCache: values.kvCache,
+    openFolder: openCheckpoint,
+    onNote,
+  });
 }

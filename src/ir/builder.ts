@@ -1,7 +1,16 @@
 /** Builds graphs node by node, applying the op table's shape and dtype rules and hash-consing pure nodes. */
 import type { Dim } from "./dim.js";
 import type { DType } from "./dtype.js";
-import { nodeKey, type Attributes, type Graph, type GraphInput, type GraphOutput, type Node, type StateAccess, type StateDeclaration } from "./graph.js";
+import {
+  nodeKey,
+  type Attributes,
+  type Graph,
+  type GraphInput,
+  type GraphOutput,
+  type Node,
+  type StateAccess,
+  type StateDeclaration,
+} from "./graph.js";
 import { opSpec } from "./ops.js";
 
 export interface StateUse {
@@ -30,7 +39,14 @@ export class GraphBuilder {
   }
 
   /** Adds one op. Throws with the op's name, label and every operand's shape when the shape rule refuses. */
-  add(op: string, inputs: readonly Node[], attributes: Attributes = {}, states: readonly StateUse[] = [], label = "", source?: string): Node {
+  add(
+    op: string,
+    inputs: readonly Node[],
+    attributes: Attributes = {},
+    states: readonly StateUse[] = [],
+    label = "",
+    source?: string,
+  ): Node {
     const spec = opSpec(op);
     const declared = states.map(({ state }) => state);
     const shape = spec.shape(inputs, attributes, declared, label);
@@ -39,7 +55,17 @@ export class GraphBuilder {
     const key = pure ? nodeKey(op, inputs, attributes, shape, dtype) : "";
     const known = pure ? this.#consed.get(key) : undefined;
     if (known) return known;
-    const node: Node = { id: this.#nextId++, op, inputs, attributes, shape, dtype, label, states: states.map((use) => this.#access(use)), ...(source ? { source } : {}) };
+    const node: Node = {
+      id: this.#nextId++,
+      op,
+      inputs,
+      attributes,
+      shape,
+      dtype,
+      label,
+      states: states.map((use) => this.#access(use)),
+      ...(source ? { source } : {}),
+    };
     if (pure) this.#consed.set(key, node);
     this.#nodes.push(node);
     return node;
@@ -73,5 +99,12 @@ export function rebuildGraph(graph: Graph, replace: (node: Node, inputs: readonl
 
 /** The node again in another builder. */
 export function copyNode(node: Node, inputs: readonly Node[], builder: GraphBuilder): Node {
-  return builder.add(node.op, inputs, node.attributes, node.states.map(({ state, writes }) => ({ state, writes })), node.label, node.source);
+  return builder.add(
+    node.op,
+    inputs,
+    node.attributes,
+    node.states.map(({ state, writes }) => ({ state, writes })),
+    node.label,
+    node.source,
+  );
 }

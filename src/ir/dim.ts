@@ -104,7 +104,8 @@ export function evaluateDim(dim: Dim, bindings: SizeBindings): number {
     let product = term.coefficient;
     for (const name of term.variables) {
       const value = bindings[name];
-      if (value === undefined) throw new Error(`size variable "${name}" has no value in this call; bound are: ${Object.keys(bindings).join(", ") || "none"}`);
+      if (value === undefined)
+        throw new Error(`size variable "${name}" has no value in this call; bound are: ${Object.keys(bindings).join(", ") || "none"}`);
       product *= value;
     }
     total += product;

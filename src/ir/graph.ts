@@ -81,11 +81,14 @@ export function printGraph(graph: Graph): string {
   const number = new Map(graph.nodes.map((node, index) => [node, index]));
   const reference = (node: Node): string => `%${number.get(node) ?? "?"}`;
   const lines = [`graph ${graph.name}`];
-  for (const state of graph.states) lines.push(`  state ${state.name}: ${state.dtype}${printShape(state.shape)} ${state.kind} ${state.layout}`);
+  for (const state of graph.states)
+    lines.push(`  state ${state.name}: ${state.dtype}${printShape(state.shape)} ${state.kind} ${state.layout}`);
   for (const node of graph.nodes) {
     const operands = node.inputs.map(reference).join(", ");
     const label = node.label ? `  # ${node.label}` : "";
-    lines.push(`  ${reference(node)} = ${node.op}(${operands})${printAttributes(node.attributes)}${printStates(node)} -> ${node.dtype}${printShape(node.shape)}${label}`);
+    lines.push(
+      `  ${reference(node)} = ${node.op}(${operands})${printAttributes(node.attributes)}${printStates(node)} -> ${node.dtype}${printShape(node.shape)}${label}`,
+    );
   }
   lines.push(`  return ${graph.outputs.map(({ name, node }) => `${name}=${reference(node)}`).join(", ")}`);
   return lines.join("\n") + "\n";

@@ -6,7 +6,13 @@ import { opSpec, type Value } from "./ops.js";
 import { elementCount } from "./ops/shapes.js";
 
 /** Values of the outputs by name. States are read and written in place. */
-export function interpret(graph: Graph, inputs: ReadonlyMap<string, Value>, states: ReadonlyMap<StateDeclaration, Value>, sizes: SizeBindings, onNode?: (node: Node) => void): Map<string, Value> {
+export function interpret(
+  graph: Graph,
+  inputs: ReadonlyMap<string, Value>,
+  states: ReadonlyMap<StateDeclaration, Value>,
+  sizes: SizeBindings,
+  onNode?: (node: Node) => void,
+): Map<string, Value> {
   const values = new Map<Node, Value>();
   for (const node of graph.nodes) {
     onNode?.(node);
@@ -22,7 +28,12 @@ function inputValue(node: Node, inputs: ReadonlyMap<string, Value>): Value {
   return value;
 }
 
-function evaluateNode(node: Node, values: ReadonlyMap<Node, Value>, states: ReadonlyMap<StateDeclaration, Value>, sizes: SizeBindings): Value {
+function evaluateNode(
+  node: Node,
+  values: ReadonlyMap<Node, Value>,
+  states: ReadonlyMap<StateDeclaration, Value>,
+  sizes: SizeBindings,
+): Value {
   const spec = opSpec(node.op);
   const shape = node.shape.map((dim) => evaluateDim(dim, sizes));
   const output = hostArray(node.dtype, elementCount(shape));
@@ -31,6 +42,13 @@ function evaluateNode(node: Node, values: ReadonlyMap<Node, Value>, states: Read
     if (!value) throw new Error(`${node.op} (${node.label}): state "${state.name}" is not bound`);
     return value;
   });
-  spec.evaluate({ inputs: node.inputs.map((input) => values.get(input) as Value), states: bound, attributes: node.attributes, shape, sizes, output });
+  spec.evaluate({
+    inputs: node.inputs.map((input) => values.get(input) as Value),
+    states: bound,
+    attributes: node.attributes,
+    shape,
+    sizes,
+    output,
+  });
   return { shape, dtype: node.dtype, data: output };
 }

@@ -11,7 +11,8 @@ import { routineOps } from "./ops/routines.js";
 import { stateOps } from "./ops/state.js";
 import { viewOps } from "./ops/view.js";
 
-export type OpClass = "elementwise" | "reduce" | "rowwise" | "scan" | "view" | "contraction" | "gather" | "state" | "random" | "routine" | "attention";
+export type OpClass =
+  "elementwise" | "reduce" | "rowwise" | "scan" | "view" | "contraction" | "gather" | "state" | "random" | "routine" | "attention";
 
 /** A concrete value on the reference device. */
 export interface Value {
@@ -45,7 +46,10 @@ export interface OpSpec {
 }
 
 export const opTable: Readonly<Record<string, OpSpec>> = Object.fromEntries(
-  [...elementwiseOps, ...reduceOps, ...viewOps, ...contractionOps, ...attentionOps, ...stateOps, ...routineOps].map((spec) => [spec.name, spec]),
+  [...elementwiseOps, ...reduceOps, ...viewOps, ...contractionOps, ...attentionOps, ...stateOps, ...routineOps].map((spec) => [
+    spec.name,
+    spec,
+  ]),
 );
 
 export function opSpec(name: string): OpSpec {

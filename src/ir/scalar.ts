@@ -40,7 +40,12 @@ export interface Scalar {
   readonly callee?: string;
 }
 
-const make = (op: ScalarOp, type: ScalarType, inputs: readonly Scalar[], value?: number): Scalar => ({ op, type, inputs, ...(value === undefined ? {} : { value }) });
+const make = (op: ScalarOp, type: ScalarType, inputs: readonly Scalar[], value?: number): Scalar => ({
+  op,
+  type,
+  inputs,
+  ...(value === undefined ? {} : { value }),
+});
 const typeOf = (a: Scalar): ScalarType => a.type;
 
 export const constant = (type: ScalarType, value: number): Scalar => make("constant", type, [], value);

@@ -12,14 +12,17 @@ export function verifyGraph(graph: Graph): void {
   const seen = new Set<Node>();
   const versions = new Map<StateDeclaration, number>();
   const fail = (node: Node, problem: string): never => {
-    throw new GraphError(`graph ${graph.name}: node ${node.id} ${node.op}${node.label ? ` (${node.label})` : ""}: ${problem}\n${printGraph(graph)}`);
+    throw new GraphError(
+      `graph ${graph.name}: node ${node.id} ${node.op}${node.label ? ` (${node.label})` : ""}: ${problem}\n${printGraph(graph)}`,
+    );
   };
   for (const node of graph.nodes) {
     for (const input of node.inputs) if (!seen.has(input)) fail(node, `operand ${input.id} ${input.op} comes later or is not in the graph`);
     if (node.op !== "input") {
       const spec = opSpec(node.op);
       const states = node.states.map((access) => access.state);
-      if (!sameShape(spec.shape(node.inputs, node.attributes, states, node.label), node.shape)) fail(node, "shape differs from the op's rule");
+      if (!sameShape(spec.shape(node.inputs, node.attributes, states, node.label), node.shape))
+        fail(node, "shape differs from the op's rule");
       if (spec.dtype(node.inputs, node.attributes) !== node.dtype) fail(node, "dtype differs from the op's rule");
     }
     for (const { state, version, writes } of node.states) {
@@ -31,5 +34,6 @@ export function verifyGraph(graph: Graph): void {
     }
     seen.add(node);
   }
-  for (const { name, node } of graph.outputs) if (!seen.has(node)) throw new GraphError(`graph ${graph.name}: output ${name} is not in the graph`);
+  for (const { name, node } of graph.outputs)
+    if (!seen.has(node)) throw new GraphError(`graph ${graph.name}: output ${name} is not in the graph`);
 }

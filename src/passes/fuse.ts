@@ -40,6 +40,11 @@ function iterationShape(node: Node): { rowShape: readonly Dim[]; width: number }
   return typeof last === "number" ? { rowShape: shape.slice(0, -1), width: last } : { rowShape: shape, width: 1 };
 }
 
+/** A selection can only be read through its index where its first axis is the iteration's first axis. */
+const sameRank = (user: Node, node: Node): boolean =>
+  (isStateWriteOp(user) ? (user.inputs[0] as Node) : user).shape.length === node.shape.length;
+const isStateWriteOp = (node: Node): boolean => node.states.some((access) => access.writes);
+
 function kindOf(node: Node): Kernel["kind"] {
   const { class: opClass } = opSpec(node.op);
   if (opClass === "contraction") return "contraction";
@@ -61,7 +66,8 @@ class Fuser {
   ) {
     this.#before = predecessors(graph);
     this.#outputs = new Set(graph.outputs.map(({ node }) => resolveAccess(node).base));
-    for (const node of graph.nodes) for (const input of new Set(node.inputs)) this.#users.set(input, [...(this.#users.get(input) ?? []), node]);
+    for (const node of graph.nodes)
+      for (const input of new Set(node.inputs)) this.#users.set(input, [...(this.#users.get(input) ?? []), node]);
   }
 
   run(): Kernel[] {
@@ -77,7 +83,18 @@ class Fuser {
   #isInlineGather(node: Node): boolean {
     if (!this.fuse || node.op !== "gatherRows" || this.#outputs.has(node)) return false;
     const users = this.#users.get(node) ?? [];
-    return users.length > 0 && users.every((user) => (kindOf(user) === "rows" && !isAlias(user) && user.op !== "gatherRows" && !this.#isIndexOperand(user, node)) || (user.op === "linear" && user.inputs[0] === node && user.inputs[1] !== node));
+    return (
+      users.length > 0 &&
+      users.every(
+        (user) =>
+          (kindOf(user) === "rows" &&
+            !isAlias(user) &&
+            user.op !== "gatherRows" &&
+            !this.#isIndexOperand(user, node) &&
+            sameRank(user, node)) ||
+          (user.op === "linear" && user.inputs[0] === node && user.inputs[1] !== node),
+      )
+    );
   }
 
   /** Index vectors are read as plain memory. */
@@ -93,7 +110,12 @@ class Fuser {
       if (opSpec(node.op).class === "elementwise" && this.#joinEpilogue(node)) return;
       if (this.#joinRows(node)) return;
     }
-    const group: Group = { kind, members: [node], segments: kind === "contraction" ? [{ contractions: [node], epilogue: [] }] : [], prologue: [] };
+    const group: Group = {
+      kind,
+      members: [node],
+      segments: kind === "contraction" ? [{ contractions: [node], epilogue: [] }] : [],
+      prologue: [],
+    };
     this.#groups.push(group);
     this.#groupOf.set(node, group);
   }
@@ -146,7 +168,9 @@ class Fuser {
   #joinSharedOperand(node: Node): boolean {
     if (node.op !== "linear") return false;
     const x = node.inputs[0] as Node;
-    const group = this.#groups.find((candidate) => candidate.kind === "contraction" && candidate.members[0]?.op === "linear" && candidate.members[0].inputs[0] === x);
+    const group = this.#groups.find(
+      (candidate) => candidate.kind === "contraction" && candidate.members[0]?.op === "linear" && candidate.members[0].inputs[0] === x,
+    );
     if (!group || !this.#canJoin(node, group)) return false;
     group.members.push(node);
     group.segments.push({ contractions: [node], epilogue: [] });
@@ -235,8 +259,10 @@ class Fuser {
       const x = group.kind === "contraction" && first?.op === "linear" ? first.inputs[0] : undefined;
       const producer = x ? this.#groupOf.get(x) : undefined;
       if (!x || !producer || producer.kind !== "rows" || inlined.has(producer)) continue;
-      if (producer.members.some((node) => node.states.some((access) => access.writes)) || this.#stored(producer).some((node) => node !== x)) continue;
-      if (this.#outputs.has(x) || (this.#users.get(x) ?? []).some((user) => this.#groupOf.get(user) !== group || user.op !== "linear")) continue;
+      if (producer.members.some((node) => node.states.some((access) => access.writes)) || this.#stored(producer).some((node) => node !== x))
+        continue;
+      if (this.#outputs.has(x) || (this.#users.get(x) ?? []).some((user) => this.#groupOf.get(user) !== group || user.op !== "linear"))
+        continue;
       group.prologue = producer.members;
       inlined.add(producer);
     }
@@ -301,4 +327,3 @@ class Fuser {
 export function fuseKernels(graph: Graph, options: { readonly fuse: boolean }): Kernel[] {
   return new Fuser(graph, options.fuse).run();
 }
-

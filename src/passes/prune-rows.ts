@@ -13,7 +13,8 @@ function rowOperands(node: Node): readonly boolean[] | undefined {
   const carries = (input: Node): boolean => input.shape.length > 0 && sameDim(input.shape[0] as Dim, rows);
   const spec = opSpec(node.op);
   if (spec.class === "elementwise") return node.inputs.map((input) => input.shape.length === node.shape.length && carries(input));
-  if (node.op === "rmsNorm" || node.op === "softmax" || node.op === "sum" || node.op === "max") return node.shape.length > 1 ? [true, ...node.inputs.slice(1).map(() => false)] : undefined;
+  if (node.op === "rmsNorm" || node.op === "softmax" || node.op === "sum" || node.op === "max")
+    return node.shape.length > 1 ? [true, ...node.inputs.slice(1).map(() => false)] : undefined;
   if (node.op === "linear") return [true, false];
   if (node.op === "reshape") return node.shape.length > 0 && carries(node.inputs[0] as Node) ? [true] : undefined;
   if (node.op === "rope") return [true, true, false, false, false, true];
@@ -21,8 +22,8 @@ function rowOperands(node: Node): readonly boolean[] | undefined {
   return undefined;
 }
 
-/** Ops worth computing twice when some users need all rows: cheap beside what follows. */
-const repeatable = (node: Node): boolean => opSpec(node.op).class === "elementwise" || node.op === "rmsNorm" || node.op === "reshape";
+/** Ops worth computing twice when some users need all rows: cheap beside what follows, with one operand that has rows. */
+const repeatable = (node: Node): boolean => node.op === "rmsNorm" || node.op === "reshape";
 
 export function pruneRows(graph: Graph): Graph {
   const users = usersOf(graph);
@@ -34,7 +35,8 @@ export function pruneRows(graph: Graph): Graph {
     const alone = original !== undefined && !outputs.has(original) && (users.get(original)?.length ?? 0) <= 1;
     if (!original || !rows || !(alone || repeatable(original))) return builder.add("gatherRows", [node, index], {}, [], label);
     const inputs = node.inputs.map((input, position) => (rows[position] ? select(input, index, builder, label) : input));
-    const attributes = node.op === "reshape" ? { ...node.attributes, shape: [index.shape[0] as Dim, ...node.shape.slice(1)] } : node.attributes;
+    const attributes =
+      node.op === "reshape" ? { ...node.attributes, shape: [index.shape[0] as Dim, ...node.shape.slice(1)] } : node.attributes;
     return builder.add(
       node.op,
       inputs,
@@ -46,7 +48,10 @@ export function pruneRows(graph: Graph): Graph {
   };
   return rebuildGraph(graph, (node, inputs, builder) => {
     const [x, index] = inputs;
-    const made = node.op === "gatherRows" && inputs.length === 2 && x && index ? select(x, index, builder, node.label) : copyNode(node, inputs, builder);
+    const made =
+      node.op === "gatherRows" && inputs.length === 2 && x && index
+        ? select(x, index, builder, node.label)
+        : copyNode(node, inputs, builder);
     if (!originals.has(made)) originals.set(made, node.op === "gatherRows" ? made : node);
     return made;
   });

@@ -22,7 +22,9 @@ export function packArena(buffers: readonly ArenaBuffer[], reuse: boolean): { of
     return { offsets, bytes };
   }
   const placed: { start: number; end: number; first: number; last: number }[] = [];
-  const order = buffers.map((_, index) => index).sort((a, b) => (buffers[b] as ArenaBuffer).bytes - (buffers[a] as ArenaBuffer).bytes || a - b);
+  const order = buffers
+    .map((_, index) => index)
+    .sort((a, b) => (buffers[b] as ArenaBuffer).bytes - (buffers[a] as ArenaBuffer).bytes || a - b);
   for (const index of order) {
     const buffer = buffers[index] as ArenaBuffer;
     const size = aligned(buffer.bytes);

@@ -104,7 +104,6 @@ export interface DeviceOptions {
   readonly target?: "avx512" | "avx2" | "neon" | "plain";
 }
 
-
 /** The error of a run that an AbortSignal ended; it carries the signal's reason as its cause. */
 export class AbortedError extends Error {
   override readonly name = "AbortError";

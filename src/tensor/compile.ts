@@ -27,7 +27,10 @@ export interface Compiled<Args extends unknown[], Result> {
  * Compiles `fn`, which must compute with the tensors and states it is given and return tensors. Numbers and named sizes are data; `staticValue(...)` arguments
  * and fixed shapes are guards. The same bits in every mode.
  */
-export function compile<Args extends unknown[], Result>(fn: (...args: Args) => Result, settings: CompileSettings = {}): Compiled<Args, Result> {
+export function compile<Args extends unknown[], Result>(
+  fn: (...args: Args) => Result,
+  settings: CompileSettings = {},
+): Compiled<Args, Result> {
   const device = typeof settings.device === "object" ? settings.device : openDevice(settings.device ?? "auto").device;
   const core = new CompiledCore(fn as never, { ...settings, device }, makeTensor);
   const compiled = ((...args: Args) => core.callSync(args)) as Compiled<Args, Result>;

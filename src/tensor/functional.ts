@@ -31,16 +31,20 @@ export interface RotaryTables {
   readonly sine: State;
   /** [entries, d]: xPos multipliers. */
   readonly multiplier?: State;
+}
+
+export interface RotaryForm {
   /** Rotated dims of each head, from the first on. */
   readonly width: number;
+  /** Which dims form a pair: 2i and 2i + 1, or i and i + width / 2. */
   readonly pairing: "interleaved" | "half";
 }
 
 /** Rotary code of x [tokens, heads, d] at position [tokens]; `decay` [tokens] picks the multiplier row. */
-export function rope(x: Tensor, position: Tensor, tables: RotaryTables, decay?: Tensor): Tensor {
+export function rope(x: Tensor, position: Tensor, form: RotaryForm, tables: RotaryTables, decay?: Tensor): Tensor {
   const inputs = [x, position, readState(tables.cosine), readState(tables.sine)];
   if (tables.multiplier && decay) inputs.push(readState(tables.multiplier), decay);
-  return apply("rope", inputs, { width: tables.width, pairing: tables.pairing });
+  return apply("rope", inputs, { width: form.width, pairing: form.pairing });
 }
 
 /** Keys [rows, heads, blocks, d, 16] and values [rows, heads, slots, d padded to 16] of one cache. */
@@ -63,15 +67,29 @@ export interface SharedPrefix {
 }
 
 /** Attention of q [tokens, heads, d] over keys 0 .. length[n] - 1 of row[n], those below prefix.length[n] taken from the shared prefix. */
-export function attention(q: Tensor, cache: KeyValueState, row: Tensor, length: Tensor, options: { readonly scale: number; readonly valueWidth: number }, prefix?: SharedPrefix): Tensor {
+export function attention(
+  q: Tensor,
+  cache: KeyValueState,
+  row: Tensor,
+  length: Tensor,
+  options: { readonly scale: number; readonly valueWidth: number },
+  prefix?: SharedPrefix,
+): Tensor {
   const inputs = prefix ? [q, row, length, prefix.row, prefix.length] : [q, row, length];
   const states = [reads(cache.keys), reads(cache.values), ...(prefix ? [reads(prefix.cache.keys), reads(prefix.cache.values)] : [])];
   return apply("attention", inputs, { scale: options.scale, valueWidth: options.valueWidth }, states);
 }
 
 /** Full attention among tokens first[n] + u * stride[n], u < variates, with equal ids; q, k, v [tokens, heads, d]. */
-export const groupAttention = (q: Tensor, k: Tensor, v: Tensor, first: Tensor, stride: Tensor, ids: Tensor, options: { readonly scale: number; readonly variates: number }): Tensor =>
-  apply("groupAttention", [q, k, v, first, stride, ids], { scale: options.scale, variates: options.variates });
+export const groupAttention = (
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  first: Tensor,
+  stride: Tensor,
+  ids: Tensor,
+  options: { readonly scale: number; readonly variates: number },
+): Tensor => apply("groupAttention", [q, k, v, first, stride, ids], { scale: options.scale, variates: options.variates });
 
 /** state[index[r]] = value[r]; an index outside is skipped. */
 export function writeRows(state: State, value: Tensor, index: Tensor): void {
@@ -94,8 +112,16 @@ export interface ScalerOptions {
 }
 
 /** Causal patch statistics: values and mask [tokens, patch], sequences as first, count, prefix, row [sequences]; result [tokens, 2] = location, scale. */
-export function causalScaler(values: Tensor, mask: Tensor, sequences: { readonly first: Tensor; readonly count: Tensor; readonly prefix: Tensor; readonly row: Tensor }, moments: State, options: ScalerOptions): Tensor {
-  return apply("causalScaler", [values, mask, sequences.first, sequences.count, sequences.prefix, sequences.row], { ...options }, [writes(moments)]);
+export function causalScaler(
+  values: Tensor,
+  mask: Tensor,
+  sequences: { readonly first: Tensor; readonly count: Tensor; readonly prefix: Tensor; readonly row: Tensor },
+  moments: State,
+  options: ScalerOptions,
+): Tensor {
+  return apply("causalScaler", [values, mask, sequences.first, sequences.count, sequences.prefix, sequences.row], { ...options }, [
+    writes(moments),
+  ]);
 }
 
 export interface InjectedDraws {
@@ -105,7 +131,15 @@ export interface InjectedDraws {
 }
 
 /** One Student-t mixture draw per row and sample position: raw [sources, patch, parameters], result [rows, patch]. */
-export function mixtureDraw(raw: Tensor, source: Tensor, keys: Tensor, start: Tensor, seed: Tensor, components: number, injected?: InjectedDraws): Tensor {
+export function mixtureDraw(
+  raw: Tensor,
+  source: Tensor,
+  keys: Tensor,
+  start: Tensor,
+  seed: Tensor,
+  components: number,
+  injected?: InjectedDraws,
+): Tensor {
   const draws = injected ? [injected.component, injected.normal, injected.chiSquare] : [];
   return apply("mixtureDraw", [raw, source, keys, start, seed, ...draws], { components });
 }

@@ -5,11 +5,25 @@
 import type { Dim } from "../ir/dim.js";
 import type { DType, HostArray } from "../ir/dtype.js";
 import type { Attributes } from "../ir/graph.js";
-import { concreteContent, CompiledCore, currentTracer, openDevice, State, TraceError, Value, type Size, type StateUse } from "../trace/entry.js";
+import {
+  concreteContent,
+  CompiledCore,
+  currentTracer,
+  openDevice,
+  State,
+  TraceError,
+  Value,
+  type Size,
+  type StateUse,
+} from "../trace/entry.js";
 
 export class Tensor extends Value {
   /** A tensor over `array`, which it shares: later changes of the array are seen by later calls. */
-  static from(array: HostArray, shape: readonly (number | Size)[], dtype: DType = array instanceof Float32Array ? "f32" : array instanceof Int32Array ? "i32" : "f64"): Tensor {
+  static from(
+    array: HostArray,
+    shape: readonly (number | Size)[],
+    dtype: DType = array instanceof Float32Array ? "f32" : array instanceof Int32Array ? "i32" : "f64",
+  ): Tensor {
     return new Tensor(concreteContent(array, shape), dtype);
   }
 
@@ -48,7 +62,8 @@ export class Tensor extends Value {
   softmax = (): Tensor => apply("softmax", [this]);
 
   reshape = (shape: readonly Dim[]): Tensor => apply("reshape", [this], { shape });
-  slice = (axis: number, start: number, length: number): Tensor => apply("slice", [this], { axis: axis < 0 ? axis + this.shape.length : axis, start, length });
+  slice = (axis: number, start: number, length: number): Tensor =>
+    apply("slice", [this], { axis: axis < 0 ? axis + this.shape.length : axis, start, length });
   permute = (order: readonly number[]): Tensor => apply("permute", [this], { order });
   broadcast = (shape: readonly Dim[]): Tensor => apply("broadcast", [this], { shape });
   /** [M, K] times [K, N]. */
@@ -72,7 +87,13 @@ export function constant(value: number, dtype: DType = "f32"): Tensor {
 }
 
 /** Applies one op: traced inside a compiled function, run at once outside. `states` are accessed in the op's order. */
-export function apply(op: string, inputs: readonly Tensor[], attributes: Attributes = {}, states: readonly StateUse[] = [], label = ""): Tensor {
+export function apply(
+  op: string,
+  inputs: readonly Tensor[],
+  attributes: Attributes = {},
+  states: readonly StateUse[] = [],
+  label = "",
+): Tensor {
   const tracer = currentTracer();
   if (!tracer) return applyEagerly(op, inputs, attributes, states, label);
   const node = tracer.add(op, inputs, attributes, states, label);
@@ -84,13 +105,23 @@ const eagerOps = new Map<string, CompiledCore>();
 /** One op outside a trace: a compiled function of that op alone, kept per op, attributes and states. */
 function applyEagerly(op: string, inputs: readonly Tensor[], attributes: Attributes, states: readonly StateUse[], label: string): Tensor {
   for (const input of inputs) {
-    if (input.content.kind === "traced") throw new TraceError(`${op} uses a value of a trace that has ended (${input.content.node.label || input.content.node.op}); return it from the compiled function instead`);
+    if (input.content.kind === "traced")
+      throw new TraceError(
+        `${op} uses a value of a trace that has ended (${input.content.node.label || input.content.node.op}); return it from the compiled function instead`,
+      );
   }
   const device = states[0]?.state.device ?? openDevice("auto").device;
   const key = `${device.description} ${op} ${JSON.stringify(attributes)} ${states.map(({ state }) => state.name).join(",")}`;
   let compiled = eagerOps.get(key);
   if (!compiled) {
-    const body = (values: readonly Tensor[], held: readonly State[]): Tensor => apply(op, values, attributes, held.map((state, index) => ({ state, writes: states[index]?.writes ?? false })), label);
+    const body = (values: readonly Tensor[], held: readonly State[]): Tensor =>
+      apply(
+        op,
+        values,
+        attributes,
+        held.map((state, index) => ({ state, writes: states[index]?.writes ?? false })),
+        label,
+      );
     compiled = new CompiledCore(body as never, { device, mode: "eager", name: op, recompileLimit: 1024 }, makeTensor);
     eagerOps.set(key, compiled);
   }

@@ -19,17 +19,30 @@ export interface GuardField {
   readonly text: string;
 }
 
+/** Strings and booleans steer traced code, so they are static: another value means another compile. */
+const isLeaf = (value: unknown): boolean =>
+  value instanceof Value ||
+  value instanceof State ||
+  value instanceof StaticValue ||
+  typeof value === "number" ||
+  typeof value === "string" ||
+  typeof value === "boolean";
+
+const leafValue = (value: unknown): Leaf["value"] =>
+  typeof value === "string" || typeof value === "boolean" ? new StaticValue(value) : (value as Leaf["value"]);
+
 export function flattenArguments(args: readonly unknown[]): Leaf[] {
   const leaves: Leaf[] = [];
   const visit = (value: unknown, path: string): void => {
     if (value === undefined || value === null) return;
-    if (value instanceof Value || value instanceof State || value instanceof StaticValue || typeof value === "number") {
-      leaves.push({ path, value: value as Leaf["value"] });
-    } else if (Array.isArray(value)) value.forEach((item, index) => visit(item, `${path}[${index}]`));
+    if (isLeaf(value)) leaves.push({ path, value: leafValue(value) });
+    else if (Array.isArray(value)) value.forEach((item, index) => visit(item, `${path}[${index}]`));
     else if (typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype) {
       for (const [key, item] of Object.entries(value)) visit(item, `${path}.${key}`);
     } else {
-      throw new TypeError(`${path} is a ${typeof value === "object" ? (value.constructor.name ?? "object") : typeof value}; compiled functions take tensors, states, numbers, staticValue(...) and plain objects or arrays of these`);
+      throw new TypeError(
+        `${path} is a ${typeof value === "object" ? (value.constructor.name ?? "object") : typeof value}; compiled functions take tensors, states, numbers, strings, booleans, staticValue(...) and plain objects or arrays of these`,
+      );
     }
   };
   args.forEach((value, index) => visit(value, `arguments[${index}]`));
@@ -40,7 +53,7 @@ export function flattenArguments(args: readonly unknown[]): Leaf[] {
 export function rebuildArguments(args: readonly unknown[], replace: (leaf: Leaf) => unknown): unknown[] {
   const visit = (value: unknown, path: string): unknown => {
     if (value === undefined || value === null) return value;
-    if (value instanceof Value || value instanceof State || value instanceof StaticValue || typeof value === "number") return replace({ path, value: value as Leaf["value"] });
+    if (isLeaf(value)) return replace({ path, value: leafValue(value) });
     if (Array.isArray(value)) return value.map((item, index) => visit(item, `${path}[${index}]`));
     return Object.fromEntries(Object.entries(value as object).map(([key, item]) => [key, visit(item, `${path}.${key}`)]));
   };
@@ -61,17 +74,30 @@ export function bindSizes(leaves: readonly Leaf[], functionName: string): SizeBi
   const sizes: Record<string, number> = {};
   const bind = (name: string, value: number, path: string): void => {
     const known = sizes[name];
-    if (known !== undefined && known !== value) throw new Error(`${functionName}: size "${name}" is ${known} elsewhere but ${value} in ${path}; one name must have one value per call`);
+    if (known !== undefined && known !== value)
+      throw new Error(
+        `${functionName}: size "${name}" is ${known} elsewhere but ${value} in ${path}; one name must have one value per call`,
+      );
     sizes[name] = value;
   };
   for (const { path, value } of leaves) {
-    if (value instanceof Value && value.content.kind === "concrete") for (const axis of value.content.axes) if (axis instanceof Size) bind(axis.name, axis.value, path);
+    if (value instanceof Value && value.content.kind === "concrete")
+      for (const axis of value.content.axes) if (axis instanceof Size) bind(axis.name, axis.value, path);
     if (value instanceof State) for (const [name, bound] of Object.entries(value.buffer.sizes)) bind(name, bound, path);
   }
   return sizes;
 }
 
-const printAxes = (dims: readonly Dim[]): string => printShape(dims.map((dim) => (typeof dim === "number" ? dim : (Object.values(dim.variables).map(({ name, min, max }) => `${name}:${min}..${max}`).join("*") as unknown as Dim))));
+const printAxes = (dims: readonly Dim[]): string =>
+  printShape(
+    dims.map((dim) =>
+      typeof dim === "number"
+        ? dim
+        : (Object.values(dim.variables)
+            .map(({ name, min, max }) => `${name}:${min}..${max}`)
+            .join("*") as unknown as Dim),
+    ),
+  );
 
 /** What a specialization depends on, field by field. */
 export function guardFields(leaves: readonly Leaf[], bounds: ReadonlyMap<string, Bounds>): GuardField[] {
@@ -91,6 +117,7 @@ export function guardFields(leaves: readonly Leaf[], bounds: ReadonlyMap<string,
 export const leafArray = (leaf: Leaf): HostArray => {
   if (typeof leaf.value === "number") return Float32Array.of(leaf.value);
   const content = (leaf.value as Value).content;
-  if (content.kind !== "concrete") throw new Error(`${leaf.path} is a value of a trace and cannot be passed to a compiled function from outside it`);
+  if (content.kind !== "concrete")
+    throw new Error(`${leaf.path} is a value of a trace and cannot be passed to a compiled function from outside it`);
   return content.array;
 };

@@ -6,7 +6,17 @@ import type { HostArray } from "../ir/dtype.js";
 import { evaluateDim, type SizeBindings } from "../ir/dim.js";
 import { printGraph } from "../ir/graph.js";
 import type { Device, Executable, Replay, RunResult } from "../runtime/device.js";
-import { bindSizes, dimsOf, flattenArguments, guardFields, leafArray, rebuildArguments, type Bounds, type GuardField, type Leaf } from "./arguments.js";
+import {
+  bindSizes,
+  dimsOf,
+  flattenArguments,
+  guardFields,
+  leafArray,
+  rebuildArguments,
+  type Bounds,
+  type GuardField,
+  type Leaf,
+} from "./arguments.js";
 import { callerLocation, emitEvent } from "./events.js";
 import { lowerGraph, type Mode } from "./lower.js";
 import { CompileCounters, type CompileReport, type RecompileRecord } from "./report.js";
@@ -196,7 +206,9 @@ export class CompiledCore {
     return this.#specializations.find(
       (specialization) =>
         specialization.fields.length === fields.length &&
-        specialization.fields.every((field, index) => field.text === (fields[index] as GuardField).text && field.path === (fields[index] as GuardField).path) &&
+        specialization.fields.every(
+          (field, index) => field.text === (fields[index] as GuardField).text && field.path === (fields[index] as GuardField).path,
+        ) &&
         [...specialization.sizeGuards].every(([name, guard]) => sizes[name] === guard.value),
     );
   }
@@ -209,18 +221,34 @@ export class CompiledCore {
     const record = this.#difference(call, nearest);
     const limit = this.options.recompileLimit ?? 8;
     if (currentStance() === "fail_on_recompile") {
-      throw new RecompileError(`${this.name} would recompile: ${record.guard} failed (was ${record.was}, now ${record.now}${record.location ? `, ${record.location}` : ""}). The stance fail_on_recompile forbids that.`);
+      throw new RecompileError(
+        `${this.name} would recompile: ${record.guard} failed (was ${record.was}, now ${record.now}${record.location ? `, ${record.location}` : ""}). The stance fail_on_recompile forbids that.`,
+      );
     }
     const { location } = record;
     const described = { guard: record.guard, was: record.was, now: record.now };
     if (this.#specializations.filter((specialization) => specialization.mode !== "eager").length > limit) {
       this.counters.fallbacks++;
-      emitEvent({ stream: "recompile_limit", function: this.name, ...(location ? { location } : {}), fields: { limit, last: record.guard, was: record.was, now: record.now } });
-      emitEvent({ stream: "fallback", function: this.name, fields: { reason: `recompileLimit ${limit} reached; running eager`, guard: record.guard } });
+      emitEvent({
+        stream: "recompile_limit",
+        function: this.name,
+        ...(location ? { location } : {}),
+        fields: { limit, last: record.guard, was: record.was, now: record.now },
+      });
+      emitEvent({
+        stream: "fallback",
+        function: this.name,
+        fields: { reason: `recompileLimit ${limit} reached; running eager`, guard: record.guard },
+      });
       return "eager";
     }
     this.counters.countRecompile(record);
-    emitEvent({ stream: "recompiles", function: this.name, ...(location ? { location } : {}), fields: { ...described, count: this.counters.recompiles } });
+    emitEvent({
+      stream: "recompiles",
+      function: this.name,
+      ...(location ? { location } : {}),
+      fields: { ...described, count: this.counters.recompiles },
+    });
     if (currentStance() === "eager_on_recompile") {
       this.counters.fallbacks++;
       emitEvent({ stream: "fallback", function: this.name, fields: { reason: "stance eager_on_recompile", guard: record.guard } });
@@ -237,9 +265,20 @@ export class CompiledCore {
       }
     }
     for (const [name, guard] of nearest.sizeGuards) {
-      if (call.sizes[name] !== guard.value) return { guard: `size ${name} == ${guard.value}`, was: String(guard.value), now: String(call.sizes[name]), location: guard.location };
+      if (call.sizes[name] !== guard.value)
+        return {
+          guard: `size ${name} == ${guard.value}`,
+          was: String(guard.value),
+          now: String(call.sizes[name]),
+          location: guard.location,
+        };
     }
-    return { guard: "number of arguments", was: String(nearest.fields.length), now: String(call.fields.length), location: callerLocation() };
+    return {
+      guard: "number of arguments",
+      was: String(nearest.fields.length),
+      now: String(call.fields.length),
+      location: callerLocation(),
+    };
   }
 
   #remember(specialization: Specialization): Specialization {
@@ -261,7 +300,9 @@ export class CompiledCore {
 
   async #compile(call: Call, mode: Mode): Promise<Specialization> {
     const traced = this.#trace(call, mode);
-    const executable = traced.broken ? undefined : await this.#timed("build", () => this.options.device.load(this.#lower(traced.segment, mode)));
+    const executable = traced.broken
+      ? undefined
+      : await this.#timed("build", () => this.options.device.load(this.#lower(traced.segment, mode)));
     return this.#specialization(call, mode, traced, executable);
   }
 
@@ -300,7 +341,16 @@ export class CompiledCore {
       fields: call.fields,
       sizeGuards: traced.tracer.sizeGuards,
       mode,
-      replayable: executable ? { executable, segment: traced.segment, structure: traced.structure, outputs: traced.outputs, tapNames: traced.tapNames, taps: traced.taps } : undefined,
+      replayable: executable
+        ? {
+            executable,
+            segment: traced.segment,
+            structure: traced.structure,
+            outputs: traced.outputs,
+            tapNames: traced.tapNames,
+            taps: traced.taps,
+          }
+        : undefined,
       executables: executable ? [executable] : [],
     };
     if (traced.broken) this.#unfinished.set(specialization, traced);
@@ -335,13 +385,17 @@ export class CompiledCore {
       const node = tracer.input(leaf.path, dimsOf(axes, this.#bounds), dtype);
       inputs.set(leaf.path, this.make({ kind: "traced", tracer, node }, dtype));
     }
-    const traced = rebuildArguments(call.args, ({ path, value }) => (value instanceof State ? value : value instanceof StaticValue ? value.value : inputs.get(path)));
+    const traced = rebuildArguments(call.args, ({ path, value }) =>
+      value instanceof State ? value : value instanceof StaticValue ? value.value : inputs.get(path),
+    );
     const result = withTracer(tracer, () => (this.fn as (...args: unknown[]) => unknown)(...traced));
     if (result instanceof Promise) throw new TypeError(`${this.name} is async; a traced function must return its tensors directly`);
     const outputs: Value[] = [];
     const structure = collectOutputs(result, outputs, this.name);
     const finished = tracer.finish(outputs.map((value) => (value.content as Traced).node));
-    const taps = finished.segment.graph.outputs.slice(outputs.length).map(({ node }) => this.make({ kind: "traced", tracer, node }, node.dtype));
+    const taps = finished.segment.graph.outputs
+      .slice(outputs.length)
+      .map(({ node }) => this.make({ kind: "traced", tracer, node }, node.dtype));
     this.counters.milliseconds.trace += performance.now() - start;
     return { tracer, segment: finished.segment, structure, outputs, tapNames: finished.tapNames, taps, broken: tracer.segments > 1 };
   }
@@ -360,7 +414,13 @@ export class CompiledCore {
       executable = this.options.device.loadSync(this.#lower(segment, mode));
       this.#segments.set(text, executable);
     }
-    return executable.runSync({ inputs: this.#inputs(call, segment), states: statesOf(segment), sizes: call.sizes, replay: replayOf(mode), ...(call.signal ? { signal: call.signal } : {}) });
+    return executable.runSync({
+      inputs: this.#inputs(call, segment),
+      states: statesOf(segment),
+      sizes: call.sizes,
+      replay: replayOf(mode),
+      ...(call.signal ? { signal: call.signal } : {}),
+    });
   }
 
   #inputs(call: Call, segment: Segment): Map<string, HostArray> {
@@ -377,7 +437,13 @@ export class CompiledCore {
     const { segment } = specialization.replayable as Replayable;
     const replay = replayOf(specialization.mode);
     if (replay === "one-call") this.counters.capturedCalls++;
-    return { inputs: this.#inputs(call, segment), states: this.#statesOfCall(call, segment), sizes: call.sizes, replay, ...(call.signal ? { signal: call.signal } : {}) };
+    return {
+      inputs: this.#inputs(call, segment),
+      states: this.#statesOfCall(call, segment),
+      sizes: call.sizes,
+      replay,
+      ...(call.signal ? { signal: call.signal } : {}),
+    };
   }
 
   /** States passed as arguments replace the traced ones of the same name; captured states stay. */
@@ -422,11 +488,13 @@ interface TraceOutcome {
   readonly broken: boolean;
 }
 
-const statesOf = (segment: Segment): Map<string, State["buffer"]> => new Map([...segment.states].map(([name, state]) => [name, state.buffer]));
+const statesOf = (segment: Segment): Map<string, State["buffer"]> =>
+  new Map([...segment.states].map(([name, state]) => [name, state.buffer]));
 
 function collectOutputs(result: unknown, outputs: Value[], name: string): Structure {
   if (result instanceof Value) {
-    if (result.content.kind !== "traced") throw new TypeError(`${name} returns a tensor that its trace did not make; return traced values only`);
+    if (result.content.kind !== "traced")
+      throw new TypeError(`${name} returns a tensor that its trace did not make; return traced values only`);
     outputs.push(result);
     return new OutputNumber(outputs.length - 1);
   }

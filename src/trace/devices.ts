@@ -37,6 +37,9 @@ function open(name: string, options: DeviceOptions): OpenedDevice {
     return { device: new NativeDevice(options) };
   } catch (error) {
     if (!(error instanceof NativeError)) throw error;
-    return { device: new ReferenceDevice(), note: `the native device cannot be used (${error.message.split("\n")[0]}); using the reference device, which is much slower` };
+    return {
+      device: new ReferenceDevice(),
+      note: `the native device cannot be used (${error.message.split("\n")[0]}); using the reference device, which is much slower`,
+    };
   }
 }

@@ -3,9 +3,30 @@
  * streams that are also written to standard error, one line each.
  */
 
-export type EventStream = "compiles" | "recompiles" | "recompile_limit" | "graph_breaks" | "guards" | "cache" | "fallback" | "schedule" | "output_code" | "perf_hints";
+export type EventStream =
+  | "compiles"
+  | "recompiles"
+  | "recompile_limit"
+  | "graph_breaks"
+  | "guards"
+  | "cache"
+  | "fallback"
+  | "schedule"
+  | "output_code"
+  | "perf_hints";
 
-const streams: readonly EventStream[] = ["compiles", "recompiles", "recompile_limit", "graph_breaks", "guards", "cache", "fallback", "schedule", "output_code", "perf_hints"];
+const streams: readonly EventStream[] = [
+  "compiles",
+  "recompiles",
+  "recompile_limit",
+  "graph_breaks",
+  "guards",
+  "cache",
+  "fallback",
+  "schedule",
+  "output_code",
+  "perf_hints",
+];
 
 export interface CompileEvent {
   readonly stream: EventStream;
@@ -32,11 +53,16 @@ function selected(): ReadonlySet<string> {
   return new Set(names.includes("recompiles") ? [...names, "recompile_limit", "fallback"] : names);
 }
 
-const printValue = (value: string | number): string => (typeof value === "number" || /^[\w./:@-]+$/.test(value) ? String(value) : JSON.stringify(value));
+const printValue = (value: string | number): string =>
+  typeof value === "number" || /^[\w./:@-]+$/.test(value) ? String(value) : JSON.stringify(value);
 
 /** `[tempograph] stream: key=value ...`; strings with other characters are quoted as in JSON. */
 export function printEvent({ stream, function: name, location, fields }: CompileEvent): string {
-  const pairs: [string, string | number][] = [["function", name], ...(location ? [["location", location] as [string, string]] : []), ...Object.entries(fields)];
+  const pairs: [string, string | number][] = [
+    ["function", name],
+    ...(location ? [["location", location] as [string, string]] : []),
+    ...Object.entries(fields),
+  ];
   return `[tempograph] ${stream}: ${pairs.map(([key, value]) => `${key}=${printValue(value)}`).join(" ")}`;
 }
 

@@ -24,7 +24,14 @@ const passes: readonly Pass[] = [
 ];
 
 function printKernels(kernels: readonly Kernel[]): string {
-  return kernels.map((kernel, index) => `kernel ${index} ${kernel.kind} ${kernelName(kernel)}: ${kernelNodes(kernel).map((node) => `${node.op}${node.label ? `(${node.label})` : ""}`).join(" -> ")}\n`).join("");
+  return kernels
+    .map(
+      (kernel, index) =>
+        `kernel ${index} ${kernel.kind} ${kernelName(kernel)}: ${kernelNodes(kernel)
+          .map((node) => `${node.op}${node.label ? `(${node.label})` : ""}`)
+          .join(" -> ")}\n`,
+    )
+    .join("");
 }
 
 class Dump {
@@ -66,4 +73,12 @@ export function lowerGraph(traced: Graph, device: Device, mode: Mode): CompiledG
   return { graph, program, reuse: fuse };
 }
 
-const emptyProgram = (graph: Graph): CompiledGraph["program"] => ({ name: graph.name, inputs: [], states: graph.states, outputs: [], buffers: [], launches: [], sources: [] });
+const emptyProgram = (graph: Graph): CompiledGraph["program"] => ({
+  name: graph.name,
+  inputs: [],
+  states: graph.states,
+  outputs: [],
+  buffers: [],
+  launches: [],
+  sources: [],
+});

@@ -39,7 +39,8 @@ export class State {
 
   write(values: HostArray): void {
     const expected = this.shape.reduce((a, b) => a * b, 1);
-    if (values.length !== expected) throw new Error(`state ${this.name} holds ${expected} values [${this.shape.join(", ")}], got ${values.length}`);
+    if (values.length !== expected)
+      throw new Error(`state ${this.name} holds ${expected} values [${this.shape.join(", ")}], got ${values.length}`);
     this.buffer.write(values);
   }
 

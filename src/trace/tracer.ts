@@ -93,7 +93,9 @@ export class Tracer {
   /** The value of a size in this call; from now on the specialization holds only for it. */
   guardSize(dim: Dim): number {
     const value = evaluateDim(dim, this.host.sizes);
-    if (typeof dim !== "number") for (const name of Object.keys(dim.variables)) this.sizeGuards.set(name, { value: this.host.sizes[name] as number, location: callerLocation() });
+    if (typeof dim !== "number")
+      for (const name of Object.keys(dim.variables))
+        this.sizeGuards.set(name, { value: this.host.sizes[name] as number, location: callerLocation() });
     return value;
   }
 
@@ -103,7 +105,9 @@ export class Tracer {
     if (known) return known;
     const event: GraphBreak = { reason: "value read in traced code", location: callerLocation(), label: node.label };
     if (this.host.fullGraph) {
-      throw new TraceError(`${this.host.name}: a value (${node.label || node.op}) is read inside traced code at ${event.location ?? "an unknown place"}, which would break the graph; fullGraph forbids that. Return the value instead, or compute with it as a tensor.`);
+      throw new TraceError(
+        `${this.host.name}: a value (${node.label || node.op}) is read inside traced code at ${event.location ?? "an unknown place"}, which would break the graph; fullGraph forbids that. Return the value instead, or compute with it as a tensor.`,
+      );
     }
     this.host.onBreak(event);
     this.#endSegment();
@@ -122,7 +126,12 @@ export class Tracer {
   /** An output must lie contiguously at the start of a buffer of its own. */
   #stored(node: Node): Node {
     const access = resolveAccess(node);
-    const own = access.base.op !== "input" && access.base.op !== "constant" && access.base.op !== "read" && access.offset === 0 && isContiguous(access);
+    const own =
+      access.base.op !== "input" &&
+      access.base.op !== "constant" &&
+      access.base.op !== "read" &&
+      access.offset === 0 &&
+      isContiguous(access);
     return own ? node : this.#builder.add("copy", [node], {}, [], node.label);
   }
 
@@ -131,7 +140,9 @@ export class Tracer {
   }
 
   #endSegment(): void {
-    const nodes = this.#builder.nodes.filter((node) => node.op !== "input" && node.op !== "constant" && !node.states.some((access) => access.writes) && node.dtype !== "f64");
+    const nodes = this.#builder.nodes.filter(
+      (node) => node.op !== "input" && node.op !== "constant" && !node.states.some((access) => access.writes) && node.dtype !== "f64",
+    );
     const outputs = nodes.map((node, index) => ({ name: `value${index}`, node: this.#stored(node) }));
     const results = this.host.runSegment(this.#segment(outputs));
     nodes.forEach((node, index) => this.#materialised.set(node, results.get(`value${index}`) as HostArray));
@@ -174,14 +185,18 @@ export class Tracer {
         `${this.host.name}: ${op} uses an array that was captured, not passed in, at ${callerLocation() ?? "an unknown place"}. A captured array would be frozen into the compiled code; pass it as an argument, or hold it in a State.`,
       );
     }
-    if (content.tracer !== this) throw new TraceError(`${this.host.name}: ${op} uses a value of another trace (${content.node.label || content.node.op}); values must be returned and passed in again`);
+    if (content.tracer !== this)
+      throw new TraceError(
+        `${this.host.name}: ${op} uses a value of another trace (${content.node.label || content.node.op}); values must be returned and passed in again`,
+      );
     return this.#current(content.node);
   }
 
   #bind(state: State): void {
     const { name } = state.declaration;
     const known = this.#states.get(name);
-    if (known && known !== state) throw new TraceError(`${this.host.name}: two different states are called "${name}"; state names must be unique inside one function`);
+    if (known && known !== state)
+      throw new TraceError(`${this.host.name}: two different states are called "${name}"; state names must be unique inside one function`);
     this.#states.set(name, state);
   }
 
@@ -189,7 +204,6 @@ export class Tracer {
     return this.#states;
   }
 }
-
 
 const active: Tracer[] = [];
 

@@ -66,7 +66,9 @@ export const staticValue = <T extends string | number | boolean>(value: T): Stat
 /** Checks an array against axes; throws with both sizes. */
 export function concreteContent(array: HostArray, axes: readonly (number | Size)[]): Concrete {
   const total = axes.reduce<number>((product, axis) => product * (axis instanceof Size ? axis.value : axis), 1);
-  if (array.length !== total) throw new Error(`${array.length} values do not fill the shape [${axes.map((axis) => (axis instanceof Size ? `${axis.name}=${axis.value}` : axis)).join(", ")}]`);
+  if (array.length !== total)
+    throw new Error(
+      `${array.length} values do not fill the shape [${axes.map((axis) => (axis instanceof Size ? `${axis.name}=${axis.value}` : axis)).join(", ")}]`,
+    );
   return { kind: "concrete", array, axes };
 }
-

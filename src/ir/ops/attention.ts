@@ -6,17 +6,27 @@ import { refuse } from "./shapes.js";
 import { keyLanes } from "./state.js";
 
 /** A reader of one cache: key and value elements of (row, head, slot). */
-function cacheReader(keys: Value, values: Value): { key(row: number, head: number, slot: number, j: number): number; value(row: number, head: number, slot: number, j: number): number } {
+function cacheReader(
+  keys: Value,
+  values: Value,
+): { key(row: number, head: number, slot: number, j: number): number; value(row: number, head: number, slot: number, j: number): number } {
   const [, heads, blocks, width] = keys.shape as [number, number, number, number];
   const [, , capacity, stored] = values.shape as [number, number, number, number];
   return {
-    key: (row, head, slot, j) => keys.data[(((row * heads + head) * blocks + Math.floor(slot / keyLanes)) * width + j) * keyLanes + (slot % keyLanes)] as number,
+    key: (row, head, slot, j) =>
+      keys.data[(((row * heads + head) * blocks + Math.floor(slot / keyLanes)) * width + j) * keyLanes + (slot % keyLanes)] as number,
     value: (row, head, slot, j) => values.data[((row * heads + head) * capacity + slot) * stored + j] as number,
   };
 }
 
 /** out = softmax(scores) . values with f64 inside; `score` is undefined for a masked key. */
-function attendOne(count: number, valueWidth: number, score: (key: number) => number | undefined, value: (key: number, j: number) => number, out: (j: number, value: number) => void): void {
+function attendOne(
+  count: number,
+  valueWidth: number,
+  score: (key: number) => number | undefined,
+  value: (key: number, j: number) => number,
+  out: (j: number, value: number) => void,
+): void {
   const scores: (number | undefined)[] = [];
   let largest = -Infinity;
   for (let key = 0; key < count; key++) {
@@ -50,7 +60,8 @@ function evaluateAttention({ inputs, states, attributes, shape, output }: Evalua
     const base = Math.floor(start / keyLanes) * keyLanes;
     for (let h = 0; h < heads; h++) {
       const kvHead = Math.floor(h / group);
-      const locate = (key: number): [typeof own, number, number] => (key < start ? [prefix, prefixRow?.data[n] as number, key] : [own, row.data[n] as number, key - base]);
+      const locate = (key: number): [typeof own, number, number] =>
+        key < start ? [prefix, prefixRow?.data[n] as number, key] : [own, row.data[n] as number, key - base];
       attendOne(
         length.data[n] as number,
         valueWidth,
@@ -121,7 +132,8 @@ function evaluateRope({ inputs, attributes, output }: Evaluation): void {
   }
 }
 
-const perToken = (node: Node | undefined, tokens: Dim): boolean => node?.dtype === "i32" && node.shape.length === 1 && sameDim(node.shape[0] as Dim, tokens);
+const perToken = (node: Node | undefined, tokens: Dim): boolean =>
+  node?.dtype === "i32" && node.shape.length === 1 && sameDim(node.shape[0] as Dim, tokens);
 
 export const attentionOps: readonly OpSpec[] = [
   {
@@ -136,11 +148,15 @@ export const attentionOps: readonly OpSpec[] = [
       const [q, ...vectors] = inputs as [Node, ...Node[]];
       const [tokens, heads, d] = q.shape as [Dim, number, number];
       if (q.shape.length !== 3 || q.dtype !== "f32") refuse("attention", label, inputs, "q must be f32 [tokens, heads, d]");
-      if (vectors.length !== 2 && vectors.length !== 4) refuse("attention", label, inputs, "needs row and length, or these and prefixRow and prefixLength");
-      if (!vectors.every((vector) => perToken(vector, tokens))) refuse("attention", label, inputs, "row, length and prefix vectors must be i32 [tokens]");
-      if (states.length !== vectors.length) refuse("attention", label, inputs, `needs ${vectors.length} cache states, got ${states.length}`);
+      if (vectors.length !== 2 && vectors.length !== 4)
+        refuse("attention", label, inputs, "needs row and length, or these and prefixRow and prefixLength");
+      if (!vectors.every((vector) => perToken(vector, tokens)))
+        refuse("attention", label, inputs, "row, length and prefix vectors must be i32 [tokens]");
+      if (states.length !== vectors.length)
+        refuse("attention", label, inputs, `needs ${vectors.length} cache states, got ${states.length}`);
       const [keys] = states;
-      if (!keys || keys.shape[3] !== d || heads % (keys.shape[1] as number) !== 0) refuse("attention", label, inputs, `the key cache ${keys?.name ?? ""} [${keys?.shape.map(String).join(", ") ?? ""}] does not fit`);
+      if (!keys || keys.shape[3] !== d || heads % (keys.shape[1] as number) !== 0)
+        refuse("attention", label, inputs, `the key cache ${keys?.name ?? ""} [${keys?.shape.map(String).join(", ") ?? ""}] does not fit`);
       return [tokens, heads, attributes["valueWidth"] as number];
     },
     dtype: () => "f32",
@@ -153,7 +169,8 @@ export const attentionOps: readonly OpSpec[] = [
     shape(inputs, _attributes, _states, label) {
       const [q, , , ...vectors] = inputs as [Node, Node, Node, ...Node[]];
       if (q.shape.length !== 3 || q.dtype !== "f32") refuse("groupAttention", label, inputs, "q, k and v must be f32 [tokens, heads, d]");
-      if (vectors.length !== 3 || !vectors.slice(0, 2).every((vector) => perToken(vector, q.shape[0] as Dim))) refuse("groupAttention", label, inputs, "first, stride and ids must be i32 [tokens]");
+      if (vectors.length !== 3 || !vectors.slice(0, 2).every((vector) => perToken(vector, q.shape[0] as Dim)))
+        refuse("groupAttention", label, inputs, "first, stride and ids must be i32 [tokens]");
       return q.shape;
     },
     dtype: () => "f32",
@@ -169,7 +186,8 @@ export const attentionOps: readonly OpSpec[] = [
     shape(inputs, attributes, _states, label) {
       const [x, position] = inputs as [Node, Node];
       const width = attributes["width"] as number;
-      if (x.shape.length !== 3 || typeof x.shape[2] !== "number" || width > x.shape[2] || width % 2 !== 0) refuse("rope", label, inputs, `x must be [tokens, heads, d] with d >= width ${width}, width even`);
+      if (x.shape.length !== 3 || typeof x.shape[2] !== "number" || width > x.shape[2] || width % 2 !== 0)
+        refuse("rope", label, inputs, `x must be [tokens, heads, d] with d >= width ${width}, width even`);
       if (!perToken(position, x.shape[0] as Dim)) refuse("rope", label, inputs, "position must be i32 [tokens]");
       return x.shape;
     },

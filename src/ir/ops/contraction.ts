@@ -13,7 +13,8 @@ export const contractionOps: readonly OpSpec[] = [
       const [x, bias] = inputs as [Node, Node | undefined];
       const [weight] = states;
       const depth = staticLastDim("linear", label, x);
-      if (!weight || weight.shape.length !== 2 || weight.shape[1] !== depth) refuse("linear", label, inputs, `the weight must be [out, ${depth}], found [${weight?.shape.map(String).join(", ") ?? "none"}]`);
+      if (!weight || weight.shape.length !== 2 || weight.shape[1] !== depth)
+        refuse("linear", label, inputs, `the weight must be [out, ${depth}], found [${weight?.shape.map(String).join(", ") ?? "none"}]`);
       const out = weight.shape[0] as number;
       if (x.dtype !== "f32") refuse("linear", label, inputs, "x must be f32");
       if (bias && (bias.shape.length !== 1 || bias.shape[0] !== out)) refuse("linear", label, inputs, `the bias must be [${out}]`);
@@ -45,7 +46,8 @@ export const contractionOps: readonly OpSpec[] = [
     shape(inputs, _attributes, _states, label) {
       const [a, b] = inputs as [Node, Node];
       const depth = staticLastDim("matmul", label, a);
-      if (a.shape.length !== 2 || b.shape.length !== 2 || !sameDim(b.shape[0] ?? 0, depth)) refuse("matmul", label, inputs, `needs [M, K] and [K, N] with a fixed K`);
+      if (a.shape.length !== 2 || b.shape.length !== 2 || !sameDim(b.shape[0] ?? 0, depth))
+        refuse("matmul", label, inputs, `needs [M, K] and [K, N] with a fixed K`);
       if (a.dtype !== "f32" || b.dtype !== "f32") refuse("matmul", label, inputs, "operands must be f32");
       staticLastDim("matmul", label, b);
       return [a.shape[0] ?? 1, b.shape[1] ?? 1];

@@ -21,7 +21,8 @@ const boolean = (): DType => "i32";
 const truth = (mask: Scalar): Scalar => s.maskToNumber(mask);
 
 /** softplus with the published threshold: x above 20, else log1p(e^x). */
-const softplus = (x: Scalar): Scalar => s.select(s.less(s.constant(x.type, 20), x), x, s.call("log1p", x.type, [s.call("exp", x.type, [x])]));
+const softplus = (x: Scalar): Scalar =>
+  s.select(s.less(s.constant(x.type, 20), x), x, s.call("log1p", x.type, [s.call("exp", x.type, [x])]));
 
 const records: readonly ElementwiseRecord[] = [
   {
@@ -61,7 +62,13 @@ const records: readonly ElementwiseRecord[] = [
   },
   { name: "softplus", arity: 1, meaning: (a) => (a > 20 ? a : Math.log1p(Math.exp(a))), define: (x) => softplus(at(x, 0)) },
   { name: "less", arity: 2, result: boolean, meaning: (a, b) => (a < b ? 1 : 0), define: (x) => truth(s.less(at(x, 0), at(x, 1))) },
-  { name: "lessEqual", arity: 2, result: boolean, meaning: (a, b) => (a <= b ? 1 : 0), define: (x) => truth(s.lessEqual(at(x, 0), at(x, 1))) },
+  {
+    name: "lessEqual",
+    arity: 2,
+    result: boolean,
+    meaning: (a, b) => (a <= b ? 1 : 0),
+    define: (x) => truth(s.lessEqual(at(x, 0), at(x, 1))),
+  },
   { name: "equal", arity: 2, result: boolean, meaning: (a, b) => (a === b ? 1 : 0), define: (x) => truth(s.equal(at(x, 0), at(x, 1))) },
   {
     name: "select",
@@ -103,7 +110,8 @@ function evaluateElementwise(meaning: ElementwiseRecord["meaning"], { inputs, sh
       index[axis] = (index[axis] as number) + 1;
       for (let k = 0; k < strides.length; k++) offsets[k] = (offsets[k] as number) + ((strides[k] as number[])[axis] as number);
       if ((index[axis] as number) < (shape[axis] as number)) break;
-      for (let k = 0; k < strides.length; k++) offsets[k] = (offsets[k] as number) - ((strides[k] as number[])[axis] as number) * (shape[axis] as number);
+      for (let k = 0; k < strides.length; k++)
+        offsets[k] = (offsets[k] as number) - ((strides[k] as number[])[axis] as number) * (shape[axis] as number);
       index[axis] = 0;
     }
   }
@@ -113,7 +121,8 @@ function checkDTypes(record: ElementwiseRecord, inputs: readonly Node[], label: 
   if (inputs.length !== record.arity) refuse(record.name, label, inputs, `takes ${record.arity} operands, got ${inputs.length}`);
   const compared = record.name === "select" ? inputs.slice(1) : inputs;
   const [first] = compared;
-  if (compared.some((node) => node.dtype !== first?.dtype)) refuse(record.name, label, inputs, "operands must have one dtype; convert explicitly");
+  if (compared.some((node) => node.dtype !== first?.dtype))
+    refuse(record.name, label, inputs, "operands must have one dtype; convert explicitly");
 }
 
 export const elementwiseOps: readonly OpSpec[] = records.map((record) => ({

@@ -15,7 +15,10 @@ function multiplyHighLow(a: number, b: number): [number, number] {
 }
 
 /** Four 32-bit words of the stream at one counter. */
-export function philox(counter: readonly [number, number, number, number], key: readonly [number, number]): [number, number, number, number] {
+export function philox(
+  counter: readonly [number, number, number, number],
+  key: readonly [number, number],
+): [number, number, number, number] {
   let [c0, c1, c2, c3] = counter.map((word) => word >>> 0) as [number, number, number, number];
   let [k0, k1] = [key[0] >>> 0, key[1] >>> 0];
   for (let round = 0; round < 10; round++) {

@@ -6,7 +6,10 @@ import { refuse, staticLastDim } from "./shapes.js";
 
 const reduced = (node: Node): readonly Dim[] => [...node.shape.slice(0, -1), 1];
 
-function eachRow({ inputs, output }: Evaluation, body: (data: ArrayLike<number>, start: number, length: number, row: number) => void): void {
+function eachRow(
+  { inputs, output }: Evaluation,
+  body: (data: ArrayLike<number>, start: number, length: number, row: number) => void,
+): void {
   const input = inputs[0];
   if (!input) return;
   const length = input.shape[input.shape.length - 1] ?? 1;
@@ -44,7 +47,8 @@ export const reduceOps: readonly OpSpec[] = [
     shape(inputs, _attributes, _states, label) {
       const [x, weight] = inputs as [Node, Node | undefined];
       const width = staticLastDim("rmsNorm", label, x);
-      if (weight && (weight.shape.length !== 1 || weight.shape[0] !== width)) refuse("rmsNorm", label, inputs, `the weight must be [${width}]`);
+      if (weight && (weight.shape.length !== 1 || weight.shape[0] !== width))
+        refuse("rmsNorm", label, inputs, `the weight must be [${width}]`);
       return x.shape;
     },
     dtype: () => "f32",
@@ -55,7 +59,8 @@ export const reduceOps: readonly OpSpec[] = [
         let squares = 0;
         for (let i = 0; i < length; i++) squares += (data[first + i] as number) ** 2;
         const scale = 1 / Math.sqrt(squares / length + epsilon);
-        for (let i = 0; i < length; i++) evaluation.output[first + i] = (data[first + i] as number) * scale * (weight ? (weight[i] as number) : 1);
+        for (let i = 0; i < length; i++)
+          evaluation.output[first + i] = (data[first + i] as number) * scale * (weight ? (weight[i] as number) : 1);
       });
     },
   },

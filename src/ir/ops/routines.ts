@@ -53,7 +53,14 @@ interface ScalerContext {
   readonly attributes: ScalerAttributes;
 }
 
-function globalClamp({ values, mask, patch }: ScalerContext, first: number, count: number, added: number, lowFactor: number, highFactor: number): [number, number] {
+function globalClamp(
+  { values, mask, patch }: ScalerContext,
+  first: number,
+  count: number,
+  added: number,
+  lowFactor: number,
+  highFactor: number,
+): [number, number] {
   let [weight, total] = [0, 0];
   for (let i = first * patch; i < (first + count) * patch; i++) {
     const w = mask[i] ? 1 : 0;
@@ -74,10 +81,22 @@ function globalClamp({ values, mask, patch }: ScalerContext, first: number, coun
 function evaluateScaler({ inputs, states, attributes, output }: Evaluation): void {
   const [values, mask, first, count, prefix, row] = inputs as [Value, Value, Value, Value, Value, Value];
   const moments = states[0]?.data as Float64Array;
-  const context: ScalerContext = { values: values.data, mask: mask.data, patch: values.shape[1] as number, output, attributes: attributes as unknown as ScalerAttributes };
+  const context: ScalerContext = {
+    values: values.data,
+    mask: mask.data,
+    patch: values.shape[1] as number,
+    output,
+    attributes: attributes as unknown as ScalerAttributes,
+  };
   for (let s = 0; s < first.data.length; s++) {
     const at = (row.data[s] as number) * momentColumns;
-    scaleSequence(context, first.data[s] as number, count.data[s] as number, prefix.data[s] as number, moments.subarray(at, at + momentColumns));
+    scaleSequence(
+      context,
+      first.data[s] as number,
+      count.data[s] as number,
+      prefix.data[s] as number,
+      moments.subarray(at, at + momentColumns),
+    );
   }
 }
 
@@ -89,7 +108,16 @@ const softplus = (x: number): number => (x > 20 ? x : Math.log1p(Math.exp(x)));
 const tiny = 1.1920928955078125e-7;
 
 function evaluateMixtureDraw({ inputs, attributes, shape, output }: Evaluation): void {
-  const [raw, source, keys, start, seed, component, normal, chiSquare] = inputs as [Value, Value, Value, Value, Value, Value | undefined, Value | undefined, Value | undefined];
+  const [raw, source, keys, start, seed, component, normal, chiSquare] = inputs as [
+    Value,
+    Value,
+    Value,
+    Value,
+    Value,
+    Value | undefined,
+    Value | undefined,
+    Value | undefined,
+  ];
   const [rows, patch] = shape as [number, number];
   const components = attributes["components"] as number;
   const width = raw.shape[2] as number;
@@ -98,13 +126,23 @@ function evaluateMixtureDraw({ inputs, attributes, shape, output }: Evaluation):
       const at = ((source.data[r] as number) * patch + p) * width;
       const parameter = (group: number, k: number): number => raw.data[at + group * components + k] as number;
       const words = philox(
-        [keys.data[3 * r] as number, keys.data[3 * r + 1] as number, (start.data[r] as number) + p, ((keys.data[3 * r + 2] as number) << 4) | drawSites.mixture],
+        [
+          keys.data[3 * r] as number,
+          keys.data[3 * r + 1] as number,
+          (start.data[r] as number) + p,
+          ((keys.data[3 * r + 2] as number) << 4) | drawSites.mixture,
+        ],
         [seed.data[0] as number, seed.data[1] as number],
       );
-      const k = component ? (component.data[r * patch + p] as number) : chooseComponent(components, (index) => parameter(3, index), uniform(words[0]));
+      const k = component
+        ? (component.data[r * patch + p] as number)
+        : chooseComponent(components, (index) => parameter(3, index), uniform(words[0]));
       const degrees = 2 + Math.max(softplus(parameter(0, k)), tiny);
-      const t = normal && chiSquare ? (normal.data[r * patch + p] as number) / Math.sqrt((chiSquare.data[r * patch + p] as number) / degrees) : studentT(uniform(words[1]), uniform(words[2]), degrees);
-      output[r * patch + p] = parameter(1, k) + Math.max(softplus(parameter(2, k)), tiny) * t;
+      const t =
+        normal && chiSquare
+          ? (normal.data[r * patch + p] as number) / Math.sqrt((chiSquare.data[r * patch + p] as number) / degrees)
+          : studentT(uniform(words[1]), uniform(words[2]), degrees);
+      output[r * patch + p] = parameter(2, k) + Math.max(softplus(parameter(1, k)), tiny) * t;
     }
   }
 }
@@ -135,8 +173,13 @@ export const routineOps: readonly OpSpec[] = [
     class: "scan",
     shape(inputs, _attributes, states, label) {
       const [values, mask, ...vectors] = inputs as [Node, Node, ...Node[]];
-      if (values.shape.length !== 2 || values.dtype !== "f32" || mask.dtype !== "i32") refuse("causalScaler", label, inputs, "values must be f32 and mask i32 [tokens, patch]");
-      if (vectors.length !== 4 || !vectors.every((vector) => vector.dtype === "i32" && sameDim(vector.shape[0] as Dim, vectors[0]?.shape[0] as Dim))) refuse("causalScaler", label, inputs, "first, count, prefix, row must be i32 [sequences]");
+      if (values.shape.length !== 2 || values.dtype !== "f32" || mask.dtype !== "i32")
+        refuse("causalScaler", label, inputs, "values must be f32 and mask i32 [tokens, patch]");
+      if (
+        vectors.length !== 4 ||
+        !vectors.every((vector) => vector.dtype === "i32" && sameDim(vector.shape[0] as Dim, vectors[0]?.shape[0] as Dim))
+      )
+        refuse("causalScaler", label, inputs, "first, count, prefix, row must be i32 [sequences]");
       if (states[0]?.dtype !== "f64") refuse("causalScaler", label, inputs, "the moments state must be f64");
       return [values.shape[0] as Dim, 2];
     },
@@ -145,7 +188,7 @@ export const routineOps: readonly OpSpec[] = [
   },
   {
     /**
-     * One draw per row and sample position from a Student-t mixture. Operands: raw parameters [sources, patch, 4 x components] (df, location, scale, weight
+     * One draw per row and sample position from a Student-t mixture. Operands: raw parameters [sources, patch, 4 x components] (df, scale, location, weight
      * logits; 3 x 1 for a single component), source row [rows], keys [rows, 3] (series stream, path, variate), start [rows] (absolute index of the first
      * sample), seed i32 [2]; with `injected` also component i32, normal and chiSquare f32 [rows, patch].
      */
@@ -156,7 +199,8 @@ export const routineOps: readonly OpSpec[] = [
       const components = attributes["components"] as number;
       const width = components === 1 ? 3 : 4 * components;
       if (raw.shape.length !== 3 || raw.shape[2] !== width) refuse("mixtureDraw", label, inputs, `raw must be [sources, patch, ${width}]`);
-      if (source.shape.length !== 1 || keys.shape.length !== 2 || keys.shape[1] !== 3) refuse("mixtureDraw", label, inputs, "source must be [rows] and keys [rows, 3]");
+      if (source.shape.length !== 1 || keys.shape.length !== 2 || keys.shape[1] !== 3)
+        refuse("mixtureDraw", label, inputs, "source must be [rows] and keys [rows, 3]");
       return [source.shape[0] as Dim, raw.shape[1] as Dim];
     },
     dtype: () => "f32",

@@ -22,7 +22,8 @@ export function broadcastShapes(op: string, label: string, inputs: readonly Node
       const dim = node.shape[node.shape.length - axis];
       if (dim === undefined || dim === 1) continue;
       if (chosen === 1) chosen = dim;
-      else if (!sameDim(chosen, dim)) refuse(op, label, inputs, `axis -${axis} is ${String(chosen)} in one operand and ${String(dim)} in another`);
+      else if (!sameDim(chosen, dim))
+        refuse(op, label, inputs, `axis -${axis} is ${String(chosen)} in one operand and ${String(dim)} in another`);
     }
     result.unshift(chosen);
   }

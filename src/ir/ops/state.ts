@@ -18,7 +18,8 @@ function checkAppend(op: string, inputs: readonly Node[], label: string): void {
   const [x, row, slot] = inputs as [Node, Node, Node];
   if (x.shape.length !== 3 || x.dtype !== "f32") refuse(op, label, inputs, "x must be f32 [tokens, heads, d]");
   for (const index of [row, slot]) {
-    if (index.dtype !== "i32" || index.shape.length !== 1 || !sameDim(index.shape[0] as Dim, x.shape[0] as Dim)) refuse(op, label, inputs, "row and slot must be i32 [tokens]");
+    if (index.dtype !== "i32" || index.shape.length !== 1 || !sameDim(index.shape[0] as Dim, x.shape[0] as Dim))
+      refuse(op, label, inputs, "row and slot must be i32 [tokens]");
   }
 }
 
@@ -37,8 +38,10 @@ export const stateOps: readonly OpSpec[] = [
     class: "state",
     shape(inputs, _attributes, states, label) {
       const [value, index] = inputs as [Node, Node];
-      if (index.dtype !== "i32" || index.shape.length !== 1 || !sameDim(index.shape[0] as Dim, value.shape[0] as Dim)) refuse("writeRows", label, inputs, "the index must be i32 [rows]");
-      if (stateAt(states, 0).dtype !== value.dtype) refuse("writeRows", label, inputs, `the state ${stateAt(states, 0).name} is ${stateAt(states, 0).dtype}`);
+      if (index.dtype !== "i32" || index.shape.length !== 1 || !sameDim(index.shape[0] as Dim, value.shape[0] as Dim))
+        refuse("writeRows", label, inputs, "the index must be i32 [rows]");
+      if (stateAt(states, 0).dtype !== value.dtype)
+        refuse("writeRows", label, inputs, `the state ${stateAt(states, 0).name} is ${stateAt(states, 0).dtype}`);
       return nothing;
     },
     dtype: () => "i32",
@@ -49,7 +52,8 @@ export const stateOps: readonly OpSpec[] = [
       const width = elementCount(state.shape.slice(1));
       for (let r = 0; r < index.data.length; r++) {
         const at = index.data[r] as number;
-        if (at >= 0 && at < (state.shape[0] as number)) for (let i = 0; i < width; i++) state.data[at * width + i] = value.data[r * width + i] as number;
+        if (at >= 0 && at < (state.shape[0] as number))
+          for (let i = 0; i < width; i++) state.data[at * width + i] = value.data[r * width + i] as number;
       }
     },
   },
@@ -61,7 +65,8 @@ export const stateOps: readonly OpSpec[] = [
       const [index] = inputs as [Node];
       const [target, source] = [stateAt(states, 0), stateAt(states, 1)];
       if (index.dtype !== "i32" || index.shape.length !== 1) refuse("copyRows", label, inputs, "the index must be i32 [rows]");
-      if (target.dtype !== source.dtype || target.shape.length !== source.shape.length) refuse("copyRows", label, inputs, `${target.name} and ${source.name} differ in dtype or rank`);
+      if (target.dtype !== source.dtype || target.shape.length !== source.shape.length)
+        refuse("copyRows", label, inputs, `${target.name} and ${source.name} differ in dtype or rank`);
       return nothing;
     },
     dtype: () => "i32",
@@ -78,7 +83,8 @@ export const stateOps: readonly OpSpec[] = [
       for (let r = 0; r < rows; r++) {
         const from = Math.min(Math.max(index.data[r] as number, 0), last);
         for (let h = 0; h < headCount; h++) {
-          for (let i = 0; i < width; i++) target.data[(r * headCount + h) * targetWidth + i] = source.data[(from * headCount + h) * sourceWidth + i] as number;
+          for (let i = 0; i < width; i++)
+            target.data[(r * headCount + h) * targetWidth + i] = source.data[(from * headCount + h) * sourceWidth + i] as number;
         }
       }
     },
@@ -101,7 +107,7 @@ export const stateOps: readonly OpSpec[] = [
         const [r, at] = [row.data[n] as number, slot.data[n] as number];
         if (r < 0 || r >= rows || at < 0 || at >= blocks * keyLanes) continue;
         for (let h = 0; h < heads; h++) {
-          const base = (((r * heads + h) * blocks + Math.floor(at / keyLanes)) * width) * keyLanes + (at % keyLanes);
+          const base = ((r * heads + h) * blocks + Math.floor(at / keyLanes)) * width * keyLanes + (at % keyLanes);
           for (let j = 0; j < width; j++) cache.data[base + j * keyLanes] = x.data[(n * heads + h) * width + j] as number;
         }
       }

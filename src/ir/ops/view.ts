@@ -33,7 +33,8 @@ export const viewOps: readonly OpSpec[] = [
     shape(inputs, attributes, _states, label) {
       const target = attributes["shape"] as readonly Dim[];
       const total = productOf(first(inputs).shape);
-      if (!sameDim(productOf(target), total)) refuse("reshape", label, inputs, `${printShape(target)} has ${String(productOf(target))} elements, the operand ${String(total)}`);
+      if (!sameDim(productOf(target), total))
+        refuse("reshape", label, inputs, `${printShape(target)} has ${String(productOf(target))} elements, the operand ${String(total)}`);
       return target;
     },
     dtype: sameDType,
@@ -66,14 +67,19 @@ export const viewOps: readonly OpSpec[] = [
     shape(inputs, attributes, _states, label) {
       const order = attributes["order"] as readonly number[];
       const shape = first(inputs).shape;
-      if ([...order].sort((a, b) => a - b).some((axis, index) => axis !== index) || order.length !== shape.length) refuse("permute", label, inputs, `order [${order.join(", ")}] is no permutation of its axes`);
+      if ([...order].sort((a, b) => a - b).some((axis, index) => axis !== index) || order.length !== shape.length)
+        refuse("permute", label, inputs, `order [${order.join(", ")}] is no permutation of its axes`);
       return order.map((axis) => shape[axis] as Dim);
     },
     dtype: sameDType,
     evaluate(evaluation) {
       const order = evaluation.attributes["order"] as readonly number[];
       const strides = stridesOf(evaluation.inputs[0]?.shape ?? []);
-      copyStrided(evaluation, order.map((axis) => strides[axis] as number), 0);
+      copyStrided(
+        evaluation,
+        order.map((axis) => strides[axis] as number),
+        0,
+      );
     },
   },
   {
@@ -83,7 +89,8 @@ export const viewOps: readonly OpSpec[] = [
       const target = attributes["shape"] as readonly Dim[];
       const shape = first(inputs).shape;
       const lead = target.length - shape.length;
-      if (lead < 0 || shape.some((dim, axis) => dim !== 1 && !sameDim(dim, target[axis + lead] as Dim))) refuse("broadcast", label, inputs, `cannot become ${printShape(target)}`);
+      if (lead < 0 || shape.some((dim, axis) => dim !== 1 && !sameDim(dim, target[axis + lead] as Dim)))
+        refuse("broadcast", label, inputs, `cannot become ${printShape(target)}`);
       return target;
     },
     dtype: sameDType,
@@ -91,7 +98,11 @@ export const viewOps: readonly OpSpec[] = [
       const shape = evaluation.inputs[0]?.shape ?? [];
       const strides = stridesOf(shape);
       const lead = evaluation.shape.length - shape.length;
-      copyStrided(evaluation, evaluation.shape.map((_, axis) => (axis < lead || shape[axis - lead] === 1 ? 0 : (strides[axis - lead] as number))), 0);
+      copyStrided(
+        evaluation,
+        evaluation.shape.map((_, axis) => (axis < lead || shape[axis - lead] === 1 ? 0 : (strides[axis - lead] as number))),
+        0,
+      );
     },
   },
   {
@@ -102,7 +113,8 @@ export const viewOps: readonly OpSpec[] = [
       const lead = first(inputs).shape.slice(0, -1);
       let width: Dim = 0;
       for (const node of inputs) {
-        if (node.shape.length !== lead.length + 1 || lead.some((dim, axis) => !sameDim(dim, node.shape[axis] as Dim))) refuse("concat", label, inputs, "operands must agree in all axes but the last");
+        if (node.shape.length !== lead.length + 1 || lead.some((dim, axis) => !sameDim(dim, node.shape[axis] as Dim)))
+          refuse("concat", label, inputs, "operands must agree in all axes but the last");
         if (node.dtype !== first(inputs).dtype) refuse("concat", label, inputs, "operands must have one dtype");
         width = addDims(width, node.shape[node.shape.length - 1] as Dim);
       }
@@ -115,7 +127,8 @@ export const viewOps: readonly OpSpec[] = [
       let column = 0;
       for (const input of inputs) {
         const part = input.shape[input.shape.length - 1] ?? 1;
-        for (let row = 0; row < rows; row++) for (let i = 0; i < part; i++) output[row * width + column + i] = input.data[row * part + i] as number;
+        for (let row = 0; row < rows; row++)
+          for (let i = 0; i < part; i++) output[row * width + column + i] = input.data[row * part + i] as number;
         column += part;
       }
     },
@@ -131,7 +144,8 @@ export const viewOps: readonly OpSpec[] = [
       const [x, index, other] = inputs as [Node, Node, Node | undefined];
       if (index.dtype !== "i32" || index.shape.length !== 1) refuse("gatherRows", label, inputs, "the index must be i32 [rows]");
       const rest = x.shape.slice(1);
-      if (other && (other.dtype !== x.dtype || !sameDim(productOf(other.shape.slice(1)), productOf(rest)))) refuse("gatherRows", label, inputs, "both sources must have rows of one size and dtype");
+      if (other && (other.dtype !== x.dtype || !sameDim(productOf(other.shape.slice(1)), productOf(rest))))
+        refuse("gatherRows", label, inputs, "both sources must have rows of one size and dtype");
       return [index.shape[0] as Dim, ...rest];
     },
     dtype: sameDType,

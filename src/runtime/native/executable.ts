@@ -23,7 +23,8 @@ interface Binding {
   readonly generation: number;
 }
 
-const unitsOf = ({ dim, divide, times }: Units, sizes: SizeBindings): number => Math.ceil(evaluateDim(dim, sizes) / divide) * evaluateDim(times, sizes);
+const unitsOf = ({ dim, divide, times }: Units, sizes: SizeBindings): number =>
+  Math.ceil(evaluateDim(dim, sizes) / divide) * evaluateDim(times, sizes);
 
 export class NativeExecutable implements Executable {
   readonly #bindings = new Map<string, Binding>();
@@ -50,7 +51,14 @@ export class NativeExecutable implements Executable {
 
   get counters(): Executable["counters"] {
     const { program } = this;
-    return { kernels: program.sources.length, launches: program.launches.length, foreignCalls: this.#foreignCalls, waits: this.#waits, arenaBytes: this.#arena?.bytes ?? 0, runs: this.#runs };
+    return {
+      kernels: program.sources.length,
+      launches: program.launches.length,
+      foreignCalls: this.#foreignCalls,
+      waits: this.#waits,
+      arenaBytes: this.#arena?.bytes ?? 0,
+      runs: this.#runs,
+    };
   }
 
   runSync(request: RunRequest): RunResult {
@@ -159,7 +167,8 @@ export class NativeExecutable implements Executable {
       const values = request.inputs.get(name);
       const place = binding.inputs.get(name);
       if (!values || !place) throw new Error(`input "${name}" of ${this.program.name} is missing`);
-      if (values.length !== place.length) throw new Error(`input "${name}" of ${this.program.name} has ${values.length} ${dtype} values, expected ${place.length}`);
+      if (values.length !== place.length)
+        throw new Error(`input "${name}" of ${this.program.name} has ${values.length} ${dtype} values, expected ${place.length}`);
       place.set(values);
     }
     this.#runs++;
@@ -196,7 +205,9 @@ export class NativeExecutable implements Executable {
 
   #bind(sizes: SizeBindings, states: ReadonlyMap<string, NativeState>): Binding {
     const { program } = this;
-    const inputBytes = program.inputs.map(({ shape, dtype }) => shape.reduce<number>((total, dim) => total * evaluateDim(dim, sizes), dtypes[dtype].bytes));
+    const inputBytes = program.inputs.map(({ shape, dtype }) =>
+      shape.reduce<number>((total, dim) => total * evaluateDim(dim, sizes), dtypes[dtype].bytes),
+    );
     const always = { first: 0, last: program.launches.length };
     const values = program.buffers.map(({ bytes, first, last }) => ({ bytes: evaluateDim(bytes, sizes), first, last }));
     const { offsets, bytes } = packArena([...inputBytes.map((size) => ({ bytes: size, ...always })), ...values], this.reuse);
@@ -219,7 +230,9 @@ export class NativeExecutable implements Executable {
       table,
       scratchBytes: Math.max(64, ...program.launches.map((launch) => evaluateDim(launch.scratchBytes, sizes))),
       inputs: new Map(program.inputs.map(({ name, dtype, shape }, index) => [name, place(offsets[index] as number, dtype, shape)])),
-      outputs: new Map(program.outputs.map(({ name, dtype, shape, source }) => [name, place(address(source) - arena.address, dtype, shape)])),
+      outputs: new Map(
+        program.outputs.map(({ name, dtype, shape, source }) => [name, place(address(source) - arena.address, dtype, shape)]),
+      ),
       generation: this.#generation,
     };
   }
@@ -236,7 +249,10 @@ export class NativeExecutable implements Executable {
 
   #writeTable(sizes: SizeBindings, address: (reference: BufferReference) => number): NativeBuffer {
     const { launches } = this.program;
-    const words = launches.reduce((sum, { pointers, numbers }) => sum + pointers.length + numbers.length, (launches.length * stepLayout.bytes) / 8);
+    const words = launches.reduce(
+      (sum, { pointers, numbers }) => sum + pointers.length + numbers.length,
+      (launches.length * stepLayout.bytes) / 8,
+    );
     const table = this.library.allocate(Math.max(64, words * 8));
     const view = new BigInt64Array(table.view, 0, words);
     let at = (launches.length * stepLayout.bytes) / 8;
@@ -259,4 +275,3 @@ export class NativeExecutable implements Executable {
     return table;
   }
 }
-

@@ -5,7 +5,16 @@ import type { StateDeclaration } from "../../ir/graph.js";
 import { interpret } from "../../ir/interpret.js";
 import { elementCount } from "../../ir/ops/shapes.js";
 import type { Value } from "../../ir/ops.js";
-import { AbortedError, type CompiledGraph, type Device, type Executable, type KernelProfile, type RunRequest, type RunResult, type StateBuffer } from "../device.js";
+import {
+  AbortedError,
+  type CompiledGraph,
+  type Device,
+  type Executable,
+  type KernelProfile,
+  type RunRequest,
+  type RunResult,
+  type StateBuffer,
+} from "../device.js";
 
 class ReferenceState implements StateBuffer {
   readonly shape: readonly number[];
@@ -46,7 +55,14 @@ class ReferenceExecutable implements Executable {
   constructor(private readonly compiled: CompiledGraph) {}
 
   get counters(): Executable["counters"] {
-    return { kernels: 0, launches: this.#runs * this.compiled.graph.nodes.length, foreignCalls: 0, waits: 0, arenaBytes: 0, runs: this.#runs };
+    return {
+      kernels: 0,
+      launches: this.#runs * this.compiled.graph.nodes.length,
+      foreignCalls: 0,
+      waits: 0,
+      arenaBytes: 0,
+      runs: this.#runs,
+    };
   }
 
   runSync({ inputs, states, sizes, signal }: RunRequest): RunResult {
@@ -78,8 +94,7 @@ class ReferenceExecutable implements Executable {
     return [{ label: this.compiled.graph.name, symbol: "interpret", milliseconds: performance.now() - start, flops: 0, bytes: 0 }];
   }
 
-  dispose(): void {
-  }
+  dispose(): void {}
 }
 
 export class ReferenceDevice implements Device {

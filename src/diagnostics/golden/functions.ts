@@ -1,0 +1,5 @@
+/** What computes the tensors of golden cases, by the `function` of a case: one row per model family. */
+import type { GoldenFunctions } from "./run.js";
+import { toto1Goldens } from "./toto1.js";
+
+export const goldenFunctions: GoldenFunctions = { ...toto1Goldens };

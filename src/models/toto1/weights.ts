@@ -1,0 +1,205 @@
+/**
+ * Weights of Toto 1.0: the checkpoint's names (model-spec A.2) mapped to states, QKV rows put into (part, head, head width) order, and the unembedding folded
+ * with the output heads in f64. Must not know how a forecast is made.
+ */
+import type { Device } from "../../runtime/device.js";
+import type { State } from "../../trace/entry.js";
+import type { TensorSource } from "../tensor-source.js";
+import { WeightReader, WeightStates } from "../weights.js";
+import type { Toto1Config } from "./config.js";
+
+export interface LinearWeights {
+  readonly weight: State;
+  readonly bias: State;
+}
+
+export interface Toto1Layer {
+  readonly norm1: State;
+  readonly norm2: State;
+  readonly query: LinearWeights;
+  readonly key: LinearWeights;
+  readonly value: LinearWeights;
+  readonly out: LinearWeights;
+  readonly gate: LinearWeights;
+  readonly up: LinearWeights;
+  readonly down: LinearWeights;
+}
+
+/** Output parameters in two halves: what the mean needs (location, mixture logits) and what only sampling needs (df, scale). */
+export interface OutputHeads {
+  readonly centre: LinearWeights;
+  readonly spread: LinearWeights;
+}
+
+export interface Toto1Weights {
+  readonly embed: LinearWeights;
+  readonly layers: readonly Toto1Layer[];
+  /** Folded: D -> P x parameters in one step. */
+  readonly folded: OutputHeads | undefined;
+  /** Unfolded: D -> P x D, then D -> parameters per sample. */
+  readonly unembed: LinearWeights | undefined;
+  readonly heads: OutputHeads | undefined;
+  /** [2, D] normalised variate labels: target, exogenous. */
+  readonly labels: State | undefined;
+  readonly bytes: number;
+  dispose(): void;
+}
+
+interface Matrix {
+  readonly weight: Float32Array;
+  readonly bias: Float32Array;
+  readonly rows: number;
+  readonly depth: number;
+}
+
+/** Row r of the result is row from(r). */
+function selectRows(matrix: Matrix, rows: number, from: (row: number) => number): Matrix {
+  const weight = new Float32Array(rows * matrix.depth);
+  const bias = new Float32Array(rows);
+  for (let row = 0; row < rows; row++) {
+    const source = from(row);
+    weight.set(matrix.weight.subarray(source * matrix.depth, (source + 1) * matrix.depth), row * matrix.depth);
+    bias[row] = matrix.bias[source] as number;
+  }
+  return { weight, bias, rows, depth: matrix.depth };
+}
+
+function stack(parts: readonly Matrix[]): Matrix {
+  const depth = (parts[0] as Matrix).depth;
+  const rows = parts.reduce((sum, part) => sum + part.rows, 0);
+  const weight = new Float32Array(rows * depth);
+  const bias = new Float32Array(rows);
+  let at = 0;
+  for (const part of parts) {
+    weight.set(part.weight, at * depth);
+    bias.set(part.bias, at);
+    at += part.rows;
+  }
+  return { weight, bias, rows, depth };
+}
+
+/**
+ * heads . unembed as one matrix (model-spec A.10): row p x G + g = sum over e of heads[g][e] unembed[p D + e], in f64. Algebraically the same, not bit for bit;
+ * done before any mode, so all modes see the same numbers.
+ */
+function fold(device: Device, heads: Matrix, unembed: Matrix, patch: number): Matrix {
+  const width = heads.depth;
+  const weight = new Float32Array(patch * heads.rows * width);
+  const bias = new Float32Array(patch * heads.rows);
+  for (let p = 0; p < patch; p++) {
+    const block = unembed.weight.subarray(p * width * width, (p + 1) * width * width);
+    weight.set(device.multiplyF64(heads.weight, block, heads.rows, width, width), p * heads.rows * width);
+    for (let g = 0; g < heads.rows; g++) {
+      let sum = heads.bias[g] as number;
+      for (let e = 0; e < width; e++) sum += (heads.weight[g * width + e] as number) * (unembed.bias[p * width + e] as number);
+      bias[p * heads.rows + g] = sum;
+    }
+  }
+  return { weight, bias, rows: patch * heads.rows, depth: width };
+}
+
+export function loadToto1Weights(
+  source: TensorSource,
+  config: Toto1Config,
+  device: Device,
+  options: { readonly fold: boolean },
+): Toto1Weights {
+  const { width, hidden, heads, patch, components } = config;
+  const reader = new WeightReader(source);
+  const states = new WeightStates(device);
+  const matrix = (name: string, rows: number, depth: number): Matrix => ({
+    weight: reader.read(`${name}.weight`, [rows, depth]),
+    bias: reader.read(`${name}.bias`, [rows]),
+    rows,
+    depth,
+  });
+  const upload = (name: string, { weight, bias, rows, depth }: Matrix): LinearWeights => ({
+    weight: states.matrix(name, weight, rows, depth),
+    bias: states.vector(`${name}.bias`, bias),
+  });
+  try {
+    const layers = config.kinds.map((_, index) => readLayer(index));
+    const embed = upload("embed", matrix("model.patch_embed.projection", width, patch));
+    const unembed = matrix("model.unembed", patch * width, width);
+    const head = "model.output_distribution";
+    const [df, location, scale] = ["df", "loc_proj", "scale_proj"].map((part) => matrix(`${head}.${part}`, components, width)) as [
+      Matrix,
+      Matrix,
+      Matrix,
+    ];
+    const mixture =
+      components > 1 || reader.has(`${head}.mixture_weights.weight`) ? matrix(`${head}.mixture_weights`, components, width) : undefined;
+    const centre = components > 1 && mixture ? stack([location, mixture]) : location;
+    const spread = stack([df, scale]);
+    const labels = readLabels();
+    reader.ignore((name) => /\.rotary_emb\.(freqs|scale)$/.test(name));
+    reader.finish();
+    const folded = options.fold
+      ? {
+          centre: upload("head.centre", fold(device, centre, unembed, patch)),
+          spread: upload("head.spread", fold(device, spread, unembed, patch)),
+        }
+      : undefined;
+    return {
+      embed,
+      layers,
+      folded,
+      unembed: folded ? undefined : upload("unembed", unembed),
+      heads: folded ? undefined : { centre: upload("head.centre", centre), spread: upload("head.spread", spread) },
+      labels,
+      get bytes() {
+        return states.bytes;
+      },
+      dispose: () => states.dispose(),
+    };
+  } catch (error) {
+    states.dispose();
+    throw error;
+  }
+
+  function readLayer(index: number): Toto1Layer {
+    const at = `model.transformer.layers.${index}`;
+    const label = `layers.${index}`;
+    const headWidth = width / heads;
+    const qkv = matrix(`${at}.attention.wQKV`, 3 * width, width);
+    // Stored rows run (part, head width, head); row n x headWidth + j of a part is stored at j x heads + n.
+    const part = (which: number): Matrix =>
+      selectRows(qkv, width, (row) => which * width + (row % headWidth) * heads + Math.floor(row / headWidth));
+    const [upName, downName] = reader.has(`${at}.mlp.0.w12.weight`)
+      ? [`${at}.mlp.0.w12`, `${at}.mlp.0.w3`]
+      : [`${at}.mlp.0`, `${at}.mlp.2`];
+    const up = matrix(upName, 2 * hidden, width);
+    return {
+      norm1: states.vector(`${label}.norm1`, reader.read(`${at}.norm1.scale`, [width])),
+      norm2: states.vector(`${label}.norm2`, reader.read(`${at}.norm2.scale`, [width])),
+      query: upload(`${label}.query`, part(0)),
+      key: upload(`${label}.key`, part(1)),
+      value: upload(`${label}.value`, part(2)),
+      out: upload(`${label}.out`, matrix(`${at}.attention.wO`, width, width)),
+      gate: upload(
+        `${label}.gate`,
+        selectRows(up, hidden, (row) => row),
+      ),
+      up: upload(
+        `${label}.up`,
+        selectRows(up, hidden, (row) => hidden + row),
+      ),
+      down: upload(`${label}.down`, matrix(downName, width, hidden)),
+    };
+  }
+
+  /** Labels exist only in models tuned with exogenous variates; each is scaled to unit length once here (model-spec A.8). */
+  function readLabels(): State | undefined {
+    const names = ["model.target_variate_label", "model.exogenous_variate_label"];
+    if (!names.some((name) => reader.has(name))) return undefined;
+    const values = new Float32Array(2 * width);
+    names.forEach((name, index) => {
+      const label = reader.read(name, [width]);
+      const length = Math.max(Math.sqrt(label.reduce((sum, value) => sum + value * value, 0)), 1e-12);
+      label.forEach((value, i) => {
+        values[index * width + i] = value / length;
+      });
+    });
+    return states.table("labels", values, width);
+  }
+}
