@@ -1,5 +1,5 @@
 /** C text for the address of one row of an operand. Must not know what is computed with it. */
-import { broadcastStrides, resolveAccess } from "../ir/access.js";
+import { broadcastStrides, resolveAccess, type Access } from "../ir/access.js";
 import { multiplyDims, productOf, sameDim, type Dim } from "../ir/dim.js";
 import type { DType } from "../ir/dtype.js";
 import type { Node } from "../ir/graph.js";
@@ -54,21 +54,23 @@ function groupsText(writer: KernelWriter, groups: readonly AxisGroup[], row: str
 export const storageKey = (node: Node): object =>
   node.op === "read" && node.states[0]?.state.kind === "constant" ? node.states[0].state : node;
 
-/**
- * Declares the address of row `row` of `node` in an iteration over [...rowShape, width], and returns it. A gatherRows is read through its index.
- */
-export function rowAddress(writer: KernelWriter, node: Node, rowShape: readonly Dim[], width: number, row: string, role = "x"): RowAddress {
-  if (node.op === "gatherRows") return gatheredAddress(writer, node, rowShape, row, role);
+/** How an operand is read in an iteration over [...rowShape, width]. */
+export interface RowRead {
+  readonly rowShape: readonly Dim[];
+  readonly width: number;
+  /** C text of the row's number. */
+  readonly row: string;
+  /** The iteration's last axis is one of the rows' axes (its size is data), so operands have none for the columns. */
+  readonly trailing: boolean;
+}
+
+/** Declares what the address of one row of `node` needs, and returns it. A gatherRows is read through its index; `key` overrides whose buffer is read. */
+export function rowAddress(writer: KernelWriter, node: Node, read: RowRead, role = "x", key?: object): RowAddress {
+  if (node.op === "gatherRows") return gatheredAddress(writer, node, read, role);
   const access = resolveAccess(node);
-  const full = [...rowShape, width];
-  const aligned =
-    node.shape.length > 0 && typeof node.shape[node.shape.length - 1] !== "number"
-      ? { shape: [...access.shape, 1], strides: [...access.strides, 0] }
-      : access;
-  const strides = broadcastStrides(aligned, full);
-  const terms = groupsText(writer, groupAxes(rowShape, strides.slice(0, -1)), row);
+  const { strides, terms } = placeOf(writer, access, read, read.row);
   if (access.offset !== 0) terms.push(writer.number(access.offset));
-  const base = writer.pointer(storageKey(access.base), access.base.dtype, role);
+  const base = writer.pointer(key ?? storageKey(access.base), access.base.dtype, role);
   return {
     pointer: terms.length === 0 ? base : `(${base} + ${terms.join(" + ")})`,
     stride: strides[strides.length - 1] as Dim,
@@ -76,29 +78,41 @@ export function rowAddress(writer: KernelWriter, node: Node, rowShape: readonly 
   };
 }
 
-/** A row of gatherRows: the index picks the source's row, the source's own strides lead to its elements. Two sources must both lie contiguously. */
-function gatheredAddress(writer: KernelWriter, node: Node, rowShape: readonly Dim[], row: string, role: string): RowAddress {
+/** Strides of an operand in the iteration, and the terms of a row's offset. */
+function placeOf(
+  writer: KernelWriter,
+  { shape, strides }: Pick<Access, "shape" | "strides">,
+  { rowShape, width, trailing }: RowRead,
+  row: string,
+): { strides: Dim[]; terms: string[] } {
+  const own = trailing ? { shape: [...shape, 1], strides: [...strides, 0] } : { shape, strides };
+  const full = broadcastStrides(own, [...rowShape, width]);
+  return { strides: full, terms: groupsText(writer, groupAxes(rowShape, full.slice(0, -1)), row) };
+}
+
+/** A row of gatherRows: the index picks the source's row, the source's own strides lead to its elements. Two sources both lie contiguously. */
+function gatheredAddress(writer: KernelWriter, node: Node, read: RowRead, role: string): RowAddress {
   const [source, index, other] = node.inputs as [Node, Node, Node | undefined];
-  const inner = rowShape.slice(1);
-  const innerRows = productOf(inner);
-  const lead = innerRows === 1 ? row : `(${row} / ${writer.number(innerRows)})`;
-  const at = writer.fresh("index");
-  const indexRow = rowAddress(writer, index, rowShape.slice(0, 1), 1, lead, "index");
-  writer.line(`const int64_t ${at} = *${indexRow.pointer};`);
+  const { rowShape, row } = read;
   const access = resolveAccess(source);
-  const rowOf = (of: Node, text: string, stride: Dim): string => {
-    const rows = writer.number(of.shape[0] as Dim);
-    return `${plainPointer(writer, of, role)} + (${text} < 0 ? 0 : ${text} < ${rows} ? ${text} : ${rows} - 1) * ${writer.number(stride)}`;
-  };
+  const innerRows = productOf(rowShape.slice(1));
+  const at = writer.fresh("index");
+  const lead = innerRows === 1 ? row : `${row} / ${writer.number(innerRows)}`;
+  writer.line(`const int64_t ${at} = ${plainPointer(writer, index, "index")}[${lead}];`);
+  const rowOf = (of: Node, text: string, stride: Dim): string =>
+    `${plainPointer(writer, of, role)} + clamp_index(${text}, ${writer.number(of.shape[0] as Dim)}) * ${writer.number(stride)}`;
   const own = rowOf(source, at, access.strides[0] as Dim);
-  const chosen = other ? `${at} < 0 ? ${rowOf(other, `(-1 - ${at})`, productOf(other.shape.slice(1)))} : ${own}` : own;
-  const axes = access.shape.slice(1, -1);
-  const strides = broadcastStrides({ shape: axes, strides: access.strides.slice(1, -1) }, inner);
-  const terms = innerRows === 1 ? [] : groupsText(writer, groupAxes(inner, strides), `(${row} % ${writer.number(innerRows)})`);
+  const chosen = other ? `${at} < 0 ? ${rowOf(other, `-1 - ${at}`, productOf(other.shape.slice(1)))} : ${own}` : own;
+  const inner = placeOf(
+    writer,
+    { shape: [1, ...access.shape.slice(1)], strides: [0, ...access.strides.slice(1)] },
+    { ...read, rowShape: [1, ...rowShape.slice(1)] },
+    `(${row} % ${writer.number(innerRows)})`,
+  );
   const name = writer.fresh("gathered");
-  writer.line(`const ${cType[node.dtype]} *const ${name} = ${terms.length > 0 ? `(${chosen}) + ${terms.join(" + ")}` : chosen};`);
-  const width = node.shape.length > 1 ? (node.shape[node.shape.length - 1] as Dim) : 1;
-  return { pointer: name, stride: width === 1 ? 0 : (access.strides[access.strides.length - 1] as Dim), dtype: node.dtype };
+  const place = inner.terms.length > 0 ? `${other ? `(${chosen})` : chosen} + ${inner.terms.join(" + ")}` : chosen;
+  writer.line(`const ${cType[node.dtype]} *const ${name} = ${place};`);
+  return { pointer: name, stride: inner.strides[inner.strides.length - 1] as Dim, dtype: node.dtype };
 }
 
 /** Pointer to the first element of a value that lies contiguously. */

@@ -5,10 +5,10 @@
 import { addDims, multiplyDims, type Dim } from "../ir/dim.js";
 import type { Node, StateDeclaration } from "../ir/graph.js";
 import type { Units } from "../ir/kernel.js";
-import { padded } from "../ir/ops/state.js";
-import { plainPointer, rowAddress } from "./address.js";
+import { keyLanes, padded } from "../ir/ops/state.js";
+import { plainPointer } from "./address.js";
 import { literal } from "./c-scalar.js";
-import type { TargetIsa } from "./prelude.js";
+import type { TargetIsa } from "./helpers.js";
 import type { KernelWriter } from "./writer.js";
 
 /** Queries that share one pass over a prefix. */
@@ -29,14 +29,15 @@ const names = (shape: AttentionShape): { scores: string; weigh: string; normalis
   normalise: "normalise",
 });
 
-/** Functions of one head size; static, so several kernels of a file can share them. */
-function attentionFunctions(shape: AttentionShape): string {
+/** Functions of one head size, one text each, so that kernels of a file can share them. */
+function attentionFunctions(shape: AttentionShape): string[] {
   const { width } = shape;
   const stored = padded(shape.valueWidth);
   const wide = shape.isa === "avx512" ? { joint: 4, single: 8 } : { joint: 1, single: 2 };
   const vectors = valueVectors(stored);
   const { scores, weigh } = names(shape);
-  return `/* s[i][16 b + l] = scale * (q_i . key 16 b + l) for blocks b; lanes below dead or from visible_i on become -inf. Raises top[i]. */
+  return [
+    `/* s[i][16 b + l] = scale * (q_i . key 16 b + l) for blocks b; lanes below dead or from visible_i on become -inf. Raises top[i]. */
 INLINE void ${scores}_tile(const int queries, const int blocks, const float *const *q, const float *keys, int64_t b, int64_t dead, const int64_t *visible, float scale, float *const *s, f32x16 *top) {
   f32x16 sum[${queryGroup}][8];
 #pragma GCC unroll ${queryGroup}
@@ -71,7 +72,8 @@ INLINE void ${scores}(const int queries, const float *const *q, const float *key
   for (; b + step <= blocks; b += step) ${scores}_tile(queries, step, q, keys, b, dead, visible, scale, s, top);
   for (; b < blocks; b++) ${scores}_tile(queries, 1, q, keys, b, dead, visible, scale, s, top);
 }
-/* s[0 .. 16 blocks - 1] from scores to weights. */
+`,
+    `/* s[0 .. 16 blocks - 1] from scores to weights. */
 INLINE void normalise(float *s, int64_t blocks, f32x16 top) {
   const f32x16 m = splat_f32(max_lanes(top));
   f32x16 total = splat_f32(0);
@@ -84,7 +86,8 @@ INLINE void normalise(float *s, int64_t blocks, f32x16 top) {
   const f32x16 sum = splat_f32(sum_lanes(total));
   for (int64_t b = 0; b < blocks; b++) store_f32(s + 16 * b, load_f32(s + 16 * b) / sum);
 }
-/* sum[i] += s[i][k] * value row k, for keys from .. to - 1 ascending. */
+`,
+    `/* sum[i] += s[i][k] * value row k, for keys from .. to - 1 ascending. */
 INLINE void ${weigh}(const int queries, const float *const *s, const float *values, int64_t from, int64_t to, f32x16 sum[][${vectors}], int64_t column) {
   f32x16 chain[${queryGroup}][${vectors}];
 #pragma GCC unroll ${queryGroup}
@@ -107,8 +110,11 @@ INLINE void ${weigh}(const int queries, const float *const *s, const float *valu
 #pragma GCC unroll 4
     for (int v = 0; v < ${vectors}; v++) sum[i][v] = chain[i][v];
 }
-`;
+`,
+  ];
 }
+
+const roles = ["query", "row", "length", "prefixRow", "prefixLength"];
 
 const stateOf = (node: Node, index: number): StateDeclaration => node.states[index]?.state as StateDeclaration;
 
@@ -130,8 +136,8 @@ export class AttentionEmitter {
     this.#shared = node.inputs.length === 5;
   }
 
-  get functions(): string {
-    return attentionFunctions(this.#shape) + attendFunction(this.#shape);
+  get functions(): string[] {
+    return [...attentionFunctions(this.#shape), attendFunction(this.#shape)];
   }
 
   get units(): Units {
@@ -140,62 +146,71 @@ export class AttentionEmitter {
 
   emit(): void {
     const { writer, node } = this;
+    const [query, row, length, prefixRow, prefixLength] = node.inputs.map((input, index) =>
+      plainPointer(writer, input, roles[index] as string),
+    );
     const tokens = writer.number(this.#tokens);
+    const heads = this.#heads;
+    const { width } = this.#shape;
     const own = this.#cache(0, "own");
-    const prefix = this.#shared ? this.#cache(2, "prefix") : own;
-    const blocks = this.#shared
-      ? addDims(stateOf(node, 0).shape[2] as Dim, stateOf(node, 2).shape[2] as Dim)
-      : (stateOf(node, 0).shape[2] as Dim);
-    const area = writer.scratch(multiplyDims(blocks, 16 * queryGroup));
-    const [row, length, prefixRow, prefixLength] = node.inputs.slice(1).map((vector) => plainPointer(writer, vector, "vector"));
+    const common = this.#shared ? this.#cache(2, "prefix") : own;
+    const slots = this.#shared ? addDims(this.#slots(0), this.#slots(2)) : this.#slots(0);
+    const area = writer.scratch(multiplyDims(slots, queryGroup));
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
-      writer.line(`const int64_t first = unit / ${this.#heads} * ${queryGroup}, head = unit % ${this.#heads};`);
+      writer.line(`const int64_t first = unit / ${heads} * ${queryGroup}, head = unit % ${heads}, keyHead = ${this.#keyHead()};`);
       writer.line(`const int64_t count = ${tokens} - first < ${queryGroup} ? ${tokens} - first : ${queryGroup};`);
-      writer.line(`const float *q[${queryGroup}]; float *s[${queryGroup}]; int64_t shared[${queryGroup}];`);
+      writer.line(`const float *q[${queryGroup}];`);
+      writer.line(`float *s[${queryGroup}];`);
+      writer.line(
+        `int64_t shared[${queryGroup}], source[${queryGroup}]${this.#shared ? `, row[${queryGroup}], length[${queryGroup}]` : ""};`,
+      );
       writer.line("int joint = 1;");
       writer.block("for (int64_t i = 0; i < count; i++)", () => {
         writer.line("const int64_t token = first + i;");
-        const query = rowAddress(
-          writer,
-          node.inputs[0] as Node,
-          [this.#tokens, this.#heads],
-          this.#shape.width,
-          `(token * ${this.#heads} + head)`,
-          "q",
-        );
-        writer.line(`q[i] = ${query.pointer};`);
-        writer.line(`s[i] = ${area} + i * ${writer.number(multiplyDims(blocks, 16))};`);
-        writer.line(`shared[i] = ${this.#shared ? `${prefixLength}[token]` : `${length}[token]`};`);
-        const rowVector = this.#shared ? prefixRow : row;
-        writer.line(`joint = joint && ${rowVector}[token] == ${rowVector}[first];`);
+        writer.line(`q[i] = ${query} + (token * ${heads} + head) * ${width};`);
+        writer.line(`s[i] = ${area} + i * ${writer.number(slots)};`);
+        writer.line(`source[i] = ${this.#rowText(this.#shared ? prefixRow : row, this.#shared ? 2 : 0)};`);
+        writer.line(`shared[i] = clamp_index(${this.#shared ? prefixLength : length}[token], ${common.lengths});`);
+        if (this.#shared) {
+          writer.line(`row[i] = ${this.#rowText(row, 0)};`);
+          writer.line(`length[i] = clamp_index(${length}[token], shared[i] / 16 * 16 + ${own.lengths});`);
+          writer.line("shared[i] = length[i] < shared[i] ? length[i] : shared[i];");
+        }
+        writer.line("joint = joint && source[i] == source[0];");
       });
-      writer.line(`const int64_t kvHead = head / ${this.#heads / (stateOf(node, 0).shape[1] as number)};`);
-      writer.block(`for (int64_t i0 = 0; i0 < count;)`, () => {
+      writer.block(`for (int64_t i = 0; i < count;)`, () => {
         writer.line(`const int queries = joint && count == ${queryGroup} ? ${queryGroup} : 1;`);
         writer.line(
-          `const int64_t source = ${this.#shared ? prefixRow : row}[first + i0] * ${writer.number(stateOf(node, 0).shape[1] as Dim)} + kvHead;`,
+          `const float *const keys = ${common.keys} + source[i] * ${common.keyRow}, *const values = ${common.values} + source[i] * ${common.valueRow};`,
         );
-        writer.line(
-          `const float *const keys = ${prefix.keys} + source * ${prefix.keyRow}, *const values = ${prefix.values} + source * ${prefix.valueRow};`,
-        );
-        writer.line(`if (queries == ${queryGroup}) ${this.#call(queryGroup)}`);
-        writer.line(`else ${this.#call(1)}`);
-        writer.line("i0 += queries;");
+        writer.line(`if (queries == ${queryGroup}) ${this.#call(queryGroup, own)}`);
+        writer.line(`else ${this.#call(1, own)}`);
+        writer.line("i += queries;");
       });
     });
   }
 
-  #call(queries: number): string {
-    const { writer, node } = this;
-    const token = "first + i0";
-    const heads = this.#heads;
-    const own = this.#cache(0, "own");
-    const [row, length] = node.inputs.slice(1, 3).map((vector) => plainPointer(writer, vector, "vector"));
-    const out = writer.pointer(node, "f32", "out");
-    const ownArgs = this.#shared
-      ? `${own.keys} + kvHead * ${own.keyRow}, ${own.values} + kvHead * ${own.valueRow}, ${writer.number(multiplyDims(stateOf(node, 0).shape[1] as Dim, this.#rowElements(0)))}, ${writer.number(multiplyDims(stateOf(node, 0).shape[1] as Dim, this.#rowElements(1)))}, ${row} + ${token}, ${length} + ${token}`
-      : "0, 0, 0, 0, 0, 0";
-    return `attend_${this.#shape.width}_${this.#shape.valueWidth}(${queries}, q + i0, s + i0, shared + i0, keys, values, ${literal("f32", node.attributes["scale"] as number)}, ${ownArgs}, ${out} + ((${token}) * ${heads} + head) * ${this.#shape.valueWidth}, ${heads * this.#shape.valueWidth});`;
+  #keyHead(): string {
+    const group = this.#heads / (stateOf(this.node, 0).shape[1] as number);
+    return group === 1 ? "head" : `head / ${group}`;
+  }
+
+  /** Row of a cache in units of heads, at the head that the query reads. */
+  #rowText(vector: string | undefined, state: number): string {
+    const [rows, heads] = stateOf(this.node, state).shape as [Dim, Dim];
+    return `clamp_index(${vector}[token], ${this.writer.number(rows)}) * ${this.writer.number(heads)} + keyHead`;
+  }
+
+  #slots(state: number): Dim {
+    return multiplyDims(stateOf(this.node, state).shape[2] as Dim, keyLanes);
+  }
+
+  #call(queries: number, own: CacheNames): string {
+    const { width, valueWidth } = this.#shape;
+    const ownArgs = this.#shared ? `${own.keys}, ${own.values}, ${own.keyRow}, ${own.valueRow}, row + i, length + i` : "0, 0, 0, 0, 0, 0";
+    const out = `${this.writer.pointer(this.node, "f32", "out")} + ((first + i) * ${this.#heads} + head) * ${valueWidth}`;
+    const scale = literal("f32", this.node.attributes["scale"] as number);
+    return `attend_${width}_${valueWidth}(${queries}, q + i, s + i, shared + i, keys, values, ${scale}, ${ownArgs}, ${out}, ${this.#heads * valueWidth});`;
   }
 
   #rowElements(state: number): Dim {
@@ -210,6 +225,7 @@ export class AttentionEmitter {
       values: writer.pointer(stateOf(node, first + 1), "f32", `${role}Values`),
       keyRow: writer.number(this.#rowElements(first)),
       valueRow: writer.number(this.#rowElements(first + 1)),
+      lengths: writer.number(addDims(this.#slots(first), 1)),
     };
   }
 }
@@ -219,6 +235,8 @@ interface CacheNames {
   readonly values: string;
   readonly keyRow: string;
   readonly valueRow: string;
+  /** Number of lengths it can have: one more than it has slots. */
+  readonly lengths: string;
 }
 
 /** One or four queries over a common segment and then each over its own keys. */
@@ -228,7 +246,7 @@ function attendFunction(shape: AttentionShape): string {
   const vectors = valueVectors(stored);
   return `/* Common keys 0 .. shared[i] - 1, then (when length is given) own keys shared[i] .. length[i] - 1, whose slot 0 is shared[i] rounded down to 16. */
 INLINE void attend_${shape.width}_${shape.valueWidth}(const int queries, const float *const *q, float *const *s, const int64_t *shared, const float *keys, const float *values, float scale,
-    const float *ownKeys, const float *ownValues, int64_t ownKeyRow, int64_t ownValueRow, const int32_t *row, const int32_t *length, float *out, int64_t outStride) {
+    const float *ownKeys, const float *ownValues, int64_t ownKeyRow, int64_t ownValueRow, const int64_t *row, const int64_t *length, float *out, int64_t outStride) {
   f32x16 top[${queryGroup}];
   int64_t longest = 0, shortest = shared[0];
   for (int i = 0; i < queries; i++) {

@@ -3,87 +3,111 @@ import type { Scalar, ScalarType } from "../ir/scalar.js";
 
 export const vectorType: Record<ScalarType, string> = { f32: "f32x16", f64: "f64x16", i32: "i32x16" };
 
-/** A C literal with exactly this value. */
+/** A C literal with exactly this value: JavaScript prints the shortest decimal that reads back as the same number, and C compilers round decimals correctly. */
 export function literal(type: ScalarType, value: number): string {
   if (type === "i32") return value === -0x80000000 ? "(-2147483647 - 1)" : String(value | 0);
   const single = type === "f32" ? Math.fround(value) : value;
-  if (Number.isNaN(single)) return '__builtin_nanf("")';
-  if (!Number.isFinite(single)) return single > 0 ? "__builtin_inff()" : "-__builtin_inff()";
-  return type === "f32" ? `${hexFloat(single)}f` : hexFloat(single);
+  const suffix = type === "f32" ? "f" : "";
+  if (Number.isNaN(single)) return `__builtin_nan${suffix}("")`;
+  if (!Number.isFinite(single)) return `${single > 0 ? "" : "-"}__builtin_inf${suffix}()`;
+  const text = Object.is(single, -0) ? "-0" : String(single);
+  return `${/[.e]/.test(text) ? text : `${text}.0`}${suffix}`;
 }
 
-/** Hexadecimal float text: exact, whatever the compiler's decimal conversion does. */
-function hexFloat(value: number): string {
-  if (value === 0) return Object.is(value, -0) ? "-0x0p+0" : "0x0p+0";
-  const sign = value < 0 ? "-" : "";
-  let mantissa = Math.abs(value);
-  let exponent = 0;
-  while (mantissa >= 2) ((mantissa /= 2), exponent++);
-  while (mantissa < 1) ((mantissa *= 2), exponent--);
-  let digits = "";
-  for (let fraction = mantissa - 1; fraction > 0;) {
-    fraction *= 16;
-    digits += Math.floor(fraction).toString(16);
-    fraction -= Math.floor(fraction);
-  }
-  return `${sign}0x1${digits ? `.${digits}` : ""}p${exponent >= 0 ? "+" : ""}${exponent}`;
+/** C text; `whole` text needs no brackets as an operand. */
+interface Text {
+  readonly text: string;
+  readonly whole: boolean;
 }
 
-type Render = (node: Scalar, operands: readonly string[]) => string;
+type Render = (node: Scalar, operands: readonly Text[]) => Text;
 
-const operator =
+const whole = (text: string): Text => ({ text, whole: true });
+const part = (text: string): Text => ({ text, whole: false });
+const bracketed = (operand: Text | undefined): string => (operand ? (operand.whole ? operand.text : `(${operand.text})`) : "");
+const list = (operands: readonly Text[]): string => operands.map(({ text }) => text).join(", ");
+
+const infix =
   (symbol: string): Render =>
   (_, operands) =>
-    operands.join(` ${symbol} `);
+    part(operands.map(bracketed).join(` ${symbol} `));
+const named =
+  (name: (node: Scalar) => string): Render =>
+  (node, operands) =>
+    whole(`${name(node)}(${list(operands)})`);
 
 const renderers: Record<Exclude<Scalar["op"], "argument">, Render> = {
-  constant: (node) => `splat_${node.type}(${literal(node.type, node.value as number)})`,
-  add: operator("+"),
-  sub: operator("-"),
-  mul: operator("*"),
-  div: operator("/"),
-  neg: (_, [a]) => `-${a}`,
-  abs: (node, [a]) => `abs_${node.type}(${a})`,
-  fma: (_, operands) => `fma_f32(${operands.join(", ")})`,
-  sqrt: (_, [a]) => `sqrt_f32(${a})`,
-  less: operator("<"),
-  lessEqual: operator("<="),
-  equal: operator("=="),
-  select: (node, operands) => `select_${node.type}(${operands.join(", ")})`,
-  and: operator("&"),
-  or: operator("|"),
-  not: (_, [a]) => `~${a}`,
-  shiftLeft: (node, [a]) => `(i32x16)((u32x16)${a} << ${node.value})`,
-  shiftRight: (node, [a]) => `${a} >> ${node.value}`,
-  bitcast: (node, [a]) => `(${vectorType[node.type]})${a}`,
-  convert: (node, [a]) => (node.type === "i32" ? `truncate_f32(${a})` : `__builtin_convertvector(${a}, ${vectorType[node.type]})`),
-  call: (node, operands) => `${node.callee}_f32(${operands.join(", ")})`,
+  constant: (node) => whole(`splat_${node.type}(${literal(node.type, node.value as number)})`),
+  add: infix("+"),
+  sub: infix("-"),
+  mul: infix("*"),
+  div: (node, operands) => (node.type === "i32" ? whole(`divide_i32(${list(operands)})`) : infix("/")(node, operands)),
+  neg: (_, [a]) => part(`-${bracketed(a)}`),
+  abs: named((node) => `abs_${node.type}`),
+  fma: named((node) => `fma_${node.type}`),
+  sqrt: named((node) => `sqrt_${node.type}`),
+  less: infix("<"),
+  lessEqual: infix("<="),
+  equal: infix("=="),
+  select: named((node) => `select_${node.type}`),
+  and: infix("&"),
+  or: infix("|"),
+  not: (_, [a]) => part(`~${bracketed(a)}`),
+  shiftLeft: (node, [a]) => whole(`(i32x16)((u32x16)${bracketed(a)} << ${node.value})`),
+  shiftRight: (node, [a]) => part(`${bracketed(a)} >> ${node.value}`),
+  bitcast: (node, [a]) => whole(`(${vectorType[node.type]})${bracketed(a)}`),
+  convert: (node, [a]) =>
+    whole(node.type === "i32" ? `truncate_f32(${a?.text})` : `__builtin_convertvector(${a?.text}, ${vectorType[node.type]})`),
+  call: named((node) => `${node.callee}_${node.type}`),
 };
 
-/** Emits one C statement per distinct node; shared nodes are emitted once. Returns the C name of the root's value. */
-export class ScalarEmitter {
-  readonly #names = new Map<Scalar, string>();
-  readonly #byText = new Map<string, string>();
+/** Longest expression that is written in place where it is used. */
+const longestInline = 70;
 
-  constructor(
-    private readonly write: (line: string) => void,
-    private readonly freshName: () => string,
-  ) {}
+interface Distinct {
+  readonly id: number;
+  readonly node: Scalar;
+  readonly operands: readonly Distinct[];
+  uses: number;
+  written?: Text;
+}
 
-  emit(node: Scalar, inputs: readonly string[]): string {
-    if (node.op === "argument") return inputs[node.value as number] as string;
-    const known = this.#names.get(node);
-    if (known) return known;
-    const operands = node.inputs.map((input) => this.emit(input, inputs));
-    const text = renderers[node.op](node, operands);
-    const key = `${vectorType[node.type]} ${text}`;
-    let name = this.#byText.get(key);
-    if (!name) {
-      name = this.freshName();
-      this.write(`const ${vectorType[node.type]} ${name} = ${text};`);
-      this.#byText.set(key, name);
+const keyNumber = (value: number | undefined): string => (Object.is(value, -0) ? "-0" : String(value));
+
+/** Equal subexpressions become one, with the number of places that use it. */
+function distinct(root: Scalar): Distinct {
+  const known = new Map<Scalar, Distinct>();
+  const byKey = new Map<string, Distinct>();
+  const visit = (node: Scalar): Distinct => {
+    const before = known.get(node);
+    if (before) return before;
+    const operands = node.inputs.map(visit);
+    const key = `${node.op} ${node.type} ${keyNumber(node.value)} ${node.callee ?? ""} ${operands.map(({ id }) => id).join(" ")}`;
+    let found = byKey.get(key);
+    if (!found) {
+      found = { id: byKey.size, node, operands, uses: 0 };
+      byKey.set(key, found);
+      for (const operand of operands) operand.uses++;
     }
-    this.#names.set(node, name);
-    return name;
-  }
+    known.set(node, found);
+    return found;
+  };
+  return visit(root);
+}
+
+/** C text of an expression's value. What is used twice, or is long, is first written as a constant of its own under a name from `fresh`. */
+export function emitScalar(root: Scalar, inputs: readonly string[], write: (line: string) => void, fresh: () => string): string {
+  const render = (value: Distinct): Text => {
+    if (value.written) return value.written;
+    const { node } = value;
+    if (node.op === "argument") return (value.written = whole(inputs[node.value as number] as string));
+    let text = renderers[node.op](node, value.operands.map(render));
+    if (node.op !== "constant" && value.uses > 0 && (value.uses > 1 || text.text.length > longestInline)) {
+      const name = fresh();
+      write(`const ${vectorType[node.type]} ${name} = ${text.text};`);
+      text = whole(name);
+    }
+    return (value.written = text);
+  };
+  return render(distinct(root)).text;
 }

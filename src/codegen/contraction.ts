@@ -7,8 +7,8 @@ import { multiplyDims, productOf, type Dim } from "../ir/dim.js";
 import type { Node } from "../ir/graph.js";
 import type { ContractionKernel, ContractionSegment, Units } from "../ir/kernel.js";
 import { add, type Scalar } from "../ir/scalar.js";
-import { groupAxes, plainPointer, storageKey } from "./address.js";
-import { isaTable, type TargetIsa } from "./prelude.js";
+import { groupAxes, plainPointer } from "./address.js";
+import { isaTable, type TargetIsa } from "./helpers.js";
 import { iterationOf, RowEmitter, StepPlanner, type Step } from "./rows.js";
 import type { KernelWriter } from "./writer.js";
 
@@ -146,7 +146,8 @@ export class ContractionEmitter {
     const access = resolveAccess(this.kernel.x);
     const base = plainPointer(this.writer, this.kernel.x, "x");
     const [group] = groupAxes(access.shape.slice(0, -1), access.strides.slice(0, -1));
-    const stride = group ? this.writer.number(group.stride) : String(this.#depth);
+    // Without a group there is one row, or all rows are the same one.
+    const stride = group ? this.writer.number(group.stride) : "0";
     return { pointer: `${base} + first * ${stride}`, stride };
   }
 
@@ -197,7 +198,7 @@ export class ContractionEmitter {
     if (node.op === "linear" && state) return `${writer.pointer(state, "f32", "weight")} + ${panel} * ${panelElements}`;
     const matrix = node.inputs[1] as Node;
     const width = node.shape[node.shape.length - 1] as number;
-    const source = writer.pointer(storageKey(matrix), "f32", "matrix");
+    const source = plainPointer(writer, matrix, "matrix");
     writer.block(`for (int64_t k = 0; k < ${this.#depth}; k++)`, () => {
       writer.line(
         `for (int64_t c = 0; c < ${panelColumns}; c++) ${packed}[k * ${panelColumns} + c] = ${panel} * ${panelColumns} + c < ${width} ? ${source}[k * ${width} + ${panel} * ${panelColumns} + c] : 0;`,
@@ -215,7 +216,7 @@ export class ContractionEmitter {
       if (bias)
         planner.steps.set(
           node,
-          planner.map([sums[index] as Step, planner.load(bias)], segment.width, "f32", ([sum, column]) =>
+          planner.map("biased", [sums[index] as Step, planner.load(bias)], segment.width, "f32", ([sum, column]) =>
             add(sum as Scalar, column as Scalar),
           ),
         );

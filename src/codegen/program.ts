@@ -3,27 +3,21 @@ import { multiplyDims, productOf, type Dim } from "../ir/dim.js";
 import { dtypes } from "../ir/dtype.js";
 import type { Graph, Node, StateDeclaration } from "../ir/graph.js";
 import { resolveAccess } from "../ir/access.js";
-import type { BufferReference, Kernel, KernelLaunch, Program, ProgramBuffer, SourceFile, Units } from "../ir/kernel.js";
+import type { BufferReference, Kernel, KernelLaunch, Program, ProgramBuffer, Units } from "../ir/kernel.js";
 import { AttentionEmitter } from "./attention.js";
 import { ContractionEmitter, contractionCost, tileFunctions } from "./contraction.js";
-import { prelude, type TargetIsa } from "./prelude.js";
+import type { TargetIsa } from "./helpers.js";
 import { emitRows, rowsCost } from "./row-kernel.js";
 import { routines } from "./routines.js";
+import { sourceFile, textHash, type KernelText } from "./source.js";
 import { KernelWriter } from "./writer.js";
 
 interface Rendered {
-  readonly functions: string;
+  readonly functions: readonly string[];
   readonly units: Units;
   readonly grain: number;
   readonly flops: Dim;
   readonly bytes: Dim;
-}
-
-/** 32-bit FNV-1a, as eight hexadecimal digits: names a kernel by its text. */
-export function textHash(text: string): string {
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
-  return (hash >>> 0).toString(16).padStart(8, "0");
 }
 
 /** Nodes a kernel computes, in order. */
@@ -50,12 +44,12 @@ function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa): Rendered 
   switch (kernel.kind) {
     case "rows": {
       const units = emitRows(writer, kernel);
-      return { functions: "", units, grain: 1, ...rowsCost(kernel) };
+      return { functions: [], units, grain: 1, ...rowsCost(kernel) };
     }
     case "contraction": {
       const emitter = new ContractionEmitter(writer, kernel, isa);
       emitter.emit();
-      return { functions: tileFunctions(isa), units: emitter.units, grain: 1, ...contractionCost(kernel) };
+      return { functions: [tileFunctions(isa)], units: emitter.units, grain: 1, ...contractionCost(kernel) };
     }
     case "attention": {
       const emitter = new AttentionEmitter(writer, kernel.node, isa);
@@ -66,7 +60,7 @@ function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa): Rendered 
       const routine = routines[kernel.node.op];
       if (!routine) throw new Error(`no routine renders the op ${kernel.node.op}`);
       routine.emit(writer, kernel.node);
-      return { functions: routine.functions ?? "", units: routine.units(kernel.node), grain: 1, flops: 0, bytes: 0 };
+      return { functions: routine.functions ?? [], units: routine.units(kernel.node), grain: 1, flops: 0, bytes: 0 };
     }
     default:
       return kernel satisfies never;
@@ -76,35 +70,26 @@ function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa): Rendered 
 class ProgramBuilder {
   readonly #buffers: { label: string; bytes: Dim; first: number; last: number }[] = [];
   readonly #bufferOf = new Map<Node, number>();
-  readonly #sources = new Map<string, SourceFile>();
+  readonly #texts: Map<string, KernelText>;
   readonly #launches: KernelLaunch[] = [];
 
   constructor(
     private readonly graph: Graph,
     private readonly isa: TargetIsa,
-  ) {}
+    texts?: Map<string, KernelText>,
+  ) {
+    this.#texts = texts ?? new Map();
+  }
 
   add(kernel: Kernel): void {
     const writer = new KernelWriter((key) => this.#reference(key));
     const rendered = render(writer, kernel, this.isa);
     const stem = kernelName(kernel);
-    const placeholder = writer.text("KERNEL", stem);
-    const head = prelude(this.isa) + rendered.functions;
-    const symbol = `${stem}_${textHash(rendered.functions + placeholder)}`;
-    if (!this.#sources.has(symbol)) {
-      this.#sources.set(symbol, {
-        name: symbol,
-        symbols: [symbol],
-        text:
-          head +
-          writer.text(
-            symbol,
-            kernelNodes(kernel)
-              .map((node) => node.op)
-              .join(" -> "),
-          ),
-      });
-    }
+    const title = kernelNodes(kernel)
+      .map((node) => node.op)
+      .join(" -> ");
+    const hash = textHash([...rendered.functions, writer.text("KERNEL", title)].join("\n"));
+    const symbol = this.#symbol(`${stem}_${hash}`, rendered.functions, (name) => writer.text(name, title));
     const index = this.#launches.length;
     for (const pointer of writer.pointers) {
       if (pointer.kind !== "value") continue;
@@ -144,8 +129,23 @@ class ProgramBuilder {
       outputs,
       buffers: this.#buffers.map((buffer): ProgramBuffer => ({ ...buffer, first: Number.isFinite(buffer.first) ? buffer.first : 0 })),
       launches: this.#launches,
-      sources: [...this.#sources.values()],
+      sources: [],
     };
+  }
+
+  get texts(): readonly KernelText[] {
+    return [...this.#texts.values()];
+  }
+
+  /** The kernel's symbol, the same for equal texts. Hashes are short, so two texts that share one are told apart by a number. */
+  #symbol(name: string, functions: readonly string[], body: (symbol: string) => string): string {
+    for (let symbol = name, number = 2; ; symbol = `${name}_${number++}`) {
+      const made = { symbol, functions, body: body(symbol) };
+      const known = this.#texts.get(symbol);
+      if (!known) this.#texts.set(symbol, made);
+      else if (known.body !== made.body || known.functions.join() !== functions.join()) continue;
+      return symbol;
+    }
   }
 
   #reference(key: object): BufferReference {
@@ -176,11 +176,28 @@ const kernelLabel = (kernel: Kernel): string => {
   return labels[labels.length - 1] ?? kernelName(kernel);
 };
 
-/** The Program of a graph's kernels. Every output must be stored contiguously: a view output needs a copy before. */
-export function buildProgram(graph: Graph, kernels: readonly Kernel[], isa: TargetIsa): Program {
+export interface KernelGraph {
+  readonly graph: Graph;
+  readonly kernels: readonly Kernel[];
+}
+
+/** The Program of a graph's kernels, one C file for each. Every output must be stored contiguously: a view output needs a copy before. */
+export function buildProgram({ graph, kernels }: KernelGraph, isa: TargetIsa): Program {
   const builder = new ProgramBuilder(graph, isa);
   for (const kernel of kernels) builder.add(kernel);
-  return builder.finish();
+  return { ...builder.finish(), sources: builder.texts.map((text) => sourceFile(text.symbol, [text], isa)) };
+}
+
+/** Programs that share one C file with the kernels of all of them: one run of the compiler for many small graphs. */
+export function buildProgramsTogether(name: string, graphs: readonly KernelGraph[], isa: TargetIsa): Program[] {
+  const texts = new Map<string, KernelText>();
+  const programs = graphs.map(({ graph, kernels }) => {
+    const builder = new ProgramBuilder(graph, isa, texts);
+    for (const kernel of kernels) builder.add(kernel);
+    return builder.finish();
+  });
+  const shared = sourceFile(name, [...texts.values()], isa);
+  return programs.map((program) => ({ ...program, sources: [shared] }));
 }
 
 /** One line per launch: kernel, units, operands. Stable between runs. */

@@ -11,7 +11,7 @@ import type { KernelWriter } from "./writer.js";
 export interface Routine {
   readonly units: (node: Node) => Units;
   /** Static functions the body needs. */
-  readonly functions?: string;
+  readonly functions?: readonly string[];
   readonly emit: (writer: KernelWriter, node: Node) => void;
 }
 
@@ -304,7 +304,7 @@ const tokensOf = (node: Node): Units => perRow((node.inputs[0] as Node).shape[0]
 /** One entry per routine op. */
 export const routines: Readonly<Record<string, Routine>> = {
   causalScaler: { units: (node) => perRow((node.inputs[2] as Node).shape[0] as Dim), emit: emitScaler },
-  mixtureDraw: { units: (node) => perRow(node.shape[0] as Dim), functions: softplusFunction + drawFunctions(), emit: emitMixtureDraw },
+  mixtureDraw: { units: (node) => perRow(node.shape[0] as Dim), functions: [softplusFunction, drawFunctions()], emit: emitMixtureDraw },
   groupAttention: { units: tokensOf, emit: emitGroupAttention },
   copyRows: { units: tokensOf, emit: emitCopyRows },
   concat: { units: (node) => perRow(productOf(node.shape.slice(0, -1))), emit: emitConcat },

@@ -8,8 +8,8 @@ import { opSpec } from "../ir/ops.js";
 import { padded } from "../ir/ops/state.js";
 import * as s from "../ir/scalar.js";
 import type { Scalar, ScalarType } from "../ir/scalar.js";
-import { rowAddress, storageKey, type RowAddress } from "./address.js";
-import { ScalarEmitter, vectorType } from "./c-scalar.js";
+import { plainPointer, rowAddress, type RowAddress } from "./address.js";
+import { emitScalar, vectorType } from "./c-scalar.js";
 import type { KernelWriter } from "./writer.js";
 
 type Reduction = "sum" | "sumSquares" | "max";
@@ -19,10 +19,15 @@ export interface Step {
   readonly kind: "load" | "map" | "reduce" | "rope" | "given";
   readonly width: number;
   readonly type: ScalarType;
+  /** Stem of its name in C. */
+  readonly name: string;
   readonly inputs: readonly Step[];
   /** Loop in which it is computed; a reduction's result is there from level + 1 on. */
   readonly level: number;
   readonly node?: Node;
+  /** Loads: how operands align, and whose buffer is read when it is not the node's own. */
+  readonly trailing?: boolean;
+  readonly key?: object;
   readonly define?: (inputs: readonly Scalar[]) => Scalar;
   readonly reduction?: Reduction;
   readonly costly: boolean;
@@ -43,16 +48,21 @@ export function iterationOf(node: { readonly shape: readonly Dim[] }): { rowShap
   return typeof last === "number" ? { rowShape: node.shape.slice(0, -1), width: last } : { rowShape: node.shape, width: 1 };
 }
 
+/** Whether the last axis of a value is data, so that its iteration has no columns. */
+const isTrailing = ({ shape }: { readonly shape: readonly Dim[] }): boolean =>
+  shape.length > 0 && typeof shape[shape.length - 1] !== "number";
+
 const available = (step: Step): number => (step.kind === "reduce" ? step.level + 1 : step.level);
 
 /** Expands nodes to steps. `given` supplies steps for values that are not loaded, such as accumulators. */
 export class StepPlanner {
   readonly steps = new Map<Node, Step>();
+  readonly #trailingLoads = new Map<Node, Step>();
   readonly ordered: Step[] = [];
 
   /** Declares a value that the surrounding code computes, and returns its step. */
   give(node: Node): Step {
-    const step = this.#step({ kind: "given", width: iterationOf(node).width, type: "f32", inputs: [], node, costly: false });
+    const step = this.#step({ kind: "given", name: "sum", width: iterationOf(node).width, type: "f32", inputs: [], node, costly: false });
     this.steps.set(node, step);
     return step;
   }
@@ -65,31 +75,40 @@ export class StepPlanner {
     return made;
   }
 
-  map(inputs: readonly Step[], width: number, type: ScalarType, define: Step["define"], costly = false): Step {
-    return this.#step({ kind: "map", width, type, inputs, define, costly });
+  map(name: string, inputs: readonly Step[], width: number, type: ScalarType, define: Step["define"], costly = false): Step {
+    return this.#step({ kind: "map", name, width, type, inputs, define, costly });
   }
 
   reduce(input: Step, reduction: Reduction): Step {
-    return this.#step({ kind: "reduce", width: 1, type: "f32", inputs: [input], reduction, costly: false });
+    return this.#step({
+      kind: "reduce",
+      name: reduction === "max" ? "largest" : "total",
+      width: 1,
+      type: "f32",
+      inputs: [input],
+      reduction,
+      costly: false,
+    });
   }
 
-  load(node: Node): Step {
-    const known = this.steps.get(node);
+  /** A value read from memory, or the constant it is, for a consumer whose last axis is `trailing` (see `RowRead`). */
+  load(node: Node, trailing = false): Step {
+    const loads = trailing && !this.steps.has(node) ? this.#trailingLoads : this.steps;
+    const known = loads.get(node);
     if (known) return known;
     if (node.op === "constant") {
       const { value, dtype } = node.attributes as { value: number; dtype: ScalarType };
-      return this.map([], 1, dtype, () => s.constant(dtype, value));
+      return this.map("constant", [], 1, dtype, () => s.constant(dtype, value));
     }
-    const step = this.#step({
-      kind: "load",
-      width: iterationOf(node).width,
-      type: node.dtype === "i32" ? "i32" : "f32",
-      inputs: [],
-      node,
-      costly: false,
-    });
-    this.steps.set(node, step);
+    const step = this.#loadStep(node, trailing);
+    loads.set(node, step);
     return step;
+  }
+
+  #loadStep(node: Node, trailing: boolean, key?: object): Step {
+    const width = trailing ? 1 : iterationOf(node).width;
+    const type = node.dtype === "i32" ? "i32" : "f32";
+    return this.#step({ kind: "load", name: "x", width, type, inputs: [], node, trailing, costly: false, ...(key ? { key } : {}) });
   }
 
   /** Adds a node that the kernel computes. */
@@ -100,32 +119,30 @@ export class StepPlanner {
   #expand(node: Node): Step {
     const { width } = iterationOf(node);
     const type: ScalarType = node.dtype === "i32" ? "i32" : "f32";
-    const inputs = (): Step[] => node.inputs.map((input) => this.load(input));
+    const first = node.inputs[0] as Node;
+    const inputs = (): Step[] => node.inputs.map((input) => this.load(input, isTrailing(node)));
     switch (node.op) {
       case "sum":
       case "max":
-        return this.reduce(this.load(node.inputs[0] as Node), node.op);
+        return this.reduce(this.load(first), node.op);
       case "rmsNorm":
         return this.#rmsNorm(node, inputs(), width);
       case "softmax":
-        return this.#softmax(this.load(node.inputs[0] as Node), width);
+        return this.#softmax(this.load(first), width);
       case "rope":
         return this.#rope(node, width);
       case "appendKeys":
       case "appendValues":
       case "writeRows":
-        return this.load(node.inputs[0] as Node);
+        return this.load(first, isTrailing(first));
       case "gatherRows":
-      case "reshape":
-      case "slice":
-      case "permute":
-      case "broadcast":
+        return this.#loadStep(node, isTrailing(node));
       case "read":
-        return this.#step({ kind: "load", width, type, inputs: [], node, costly: false });
+        return this.#loadStep(node, isTrailing(node), node.states[0]?.state);
       default: {
         const define = opSpec(node.op).define;
         if (!define) throw new Error(`${node.op} has no scalar definition, so a row kernel cannot hold it`);
-        return this.map(inputs(), width, type, (operands) => define(operands, node.attributes as Attributes), costly(node.op));
+        return this.map(node.op, inputs(), width, type, (operands) => define(operands, node.attributes as Attributes), costly(node.op));
       }
     }
   }
@@ -133,11 +150,11 @@ export class StepPlanner {
   #rmsNorm(node: Node, [x, weight]: Step[], width: number): Step {
     const squares = this.reduce(x as Step, "sumSquares");
     const epsilon = node.attributes["epsilon"] as number;
-    const scale = this.map([squares], 1, "f32", ([total]) => {
+    const scale = this.map("scale", [squares], 1, "f32", ([total]) => {
       const mean = s.div(total as Scalar, s.constant("f32", width));
       return s.div(s.constant("f32", 1), s.sqrt(s.add(mean, s.constant("f32", epsilon))));
     });
-    return this.map([x as Step, scale, ...(weight ? [weight] : [])], width, "f32", ([value, factor, column]) => {
+    return this.map("normal", [x as Step, scale, ...(weight ? [weight] : [])], width, "f32", ([value, factor, column]) => {
       const normal = s.mul(value as Scalar, factor as Scalar);
       return column ? s.mul(normal, column) : normal;
     });
@@ -146,6 +163,7 @@ export class StepPlanner {
   #softmax(x: Step, width: number): Step {
     const largest = this.reduce(x, "max");
     const weights = this.map(
+      "weight",
       [x, largest],
       width,
       "f32",
@@ -153,12 +171,20 @@ export class StepPlanner {
       true,
     );
     const total = this.reduce(weights, "sum");
-    return this.map([weights, total], width, "f32", ([weight, sum]) => s.div(weight as Scalar, sum as Scalar));
+    return this.map("softmax", [weights, total], width, "f32", ([weight, sum]) => s.div(weight as Scalar, sum as Scalar));
   }
 
   /** Operands: x, then the rows of the cosine, sine and multiplier tables that belong to the row's token. */
   #rope(node: Node, width: number): Step {
-    return this.#step({ kind: "rope", width, type: "f32", inputs: [this.load(node.inputs[0] as Node)], node, costly: true });
+    return this.#step({
+      kind: "rope",
+      name: "rotated",
+      width,
+      type: "f32",
+      inputs: [this.load(node.inputs[0] as Node)],
+      node,
+      costly: true,
+    });
   }
 }
 
@@ -201,8 +227,7 @@ export class RowEmitter {
 
   /** Declares the addresses that depend on the row only. */
   prepare(): void {
-    for (const step of this.planner.ordered)
-      if (step.kind === "load") this.#addresses.set(step, this.#address(step.node as Node, step.width));
+    for (const step of this.planner.ordered) if (step.kind === "load") this.#addresses.set(step, this.#address(step));
     for (const step of this.planner.ordered) if (step.kind === "rope") this.#tables.set(step, this.#ropeTables(step.node as Node));
     for (const node of this.values) if (isStateWrite(node)) this.#stateRows.set(node, this.#declareStateRow(node));
   }
@@ -226,8 +251,9 @@ export class RowEmitter {
     for (let level = 0; level <= levels; level++) this.#emitLevel(level);
   }
 
-  #address(node: Node, width: number): RowAddress {
-    return rowAddress(this.emission.writer, node, this.emission.rowShape, width, this.emission.row);
+  #address({ node, width, trailing, key }: Step): RowAddress {
+    const { writer, rowShape, row } = this.emission;
+    return rowAddress(writer, node as Node, { rowShape, width, row, trailing: trailing ?? false }, "x", key);
   }
 
   /** Used by a later loop and expensive, or needed in memory by a rope. */
@@ -264,7 +290,7 @@ export class RowEmitter {
     const writer = this.emission.writer;
     for (const step of members) {
       if (step.kind !== "reduce") continue;
-      const name = writer.fresh("sum");
+      const name = writer.fresh(step.reduction === "max" ? "most" : "sums");
       this.#accumulators.set(step, name);
       writer.line(`f32x16 ${name} = splat_f32(${step.reduction === "max" ? "-__builtin_inff()" : "0"});`);
     }
@@ -282,7 +308,7 @@ export class RowEmitter {
     if (seen.has(step)) return;
     seen.add(step);
     for (const input of step.inputs) {
-      if (input.width === 1 && !input.perElement && step.kind !== "reduce") this.#rowValue(input);
+      if (input.width === 1 && !input.perElement) this.#rowValue(input);
       else if ((input.width > 1 || input.perElement) && !this.#kept.has(input)) this.#prepareRowValues(input, seen);
     }
   }
@@ -328,7 +354,7 @@ export class RowEmitter {
       const operands = step.inputs.map((input) => this.#element(input, at, count, names, members));
       text = this.#mapText(step, operands);
     }
-    const name = writer.fresh();
+    const name = writer.fresh(step.name);
     writer.line(`const ${vectorType[step.type]} ${name} = ${text};`);
     names.set(step, name);
     return name;
@@ -336,12 +362,13 @@ export class RowEmitter {
 
   #mapText(step: Step, operands: readonly string[]): string {
     const writer = this.emission.writer;
-    const emitter = new ScalarEmitter(
+    const inputs = step.inputs.map((input, index) => s.argument(input.type, index));
+    return emitScalar(
+      (step.define as NonNullable<Step["define"]>)(inputs),
+      operands,
       (line) => writer.line(line),
       () => writer.fresh("t"),
     );
-    const inputs = step.inputs.map((input, index) => s.argument(input.type, index));
-    return emitter.emit((step.define as NonNullable<Step["define"]>)(inputs), operands);
   }
 
   /** C name of a row-level value, as 16 equal lanes: one way of computing for rows and elements. */
@@ -349,7 +376,7 @@ export class RowEmitter {
     const known = this.#rowValues.get(step);
     if (known) return known;
     const writer = this.emission.writer;
-    const name = writer.fresh("row");
+    const name = writer.fresh(step.name);
     let text: string;
     if (step.kind === "load") {
       const address = this.#addresses.get(step) as RowAddress;
@@ -404,7 +431,7 @@ export class RowEmitter {
     const x = this.#element(step.inputs[0] as Step, at, count, names, members);
     const tables = this.#tables.get(step) as RopeTables;
     const load = (pointer: string): string => loadText({ pointer, stride: 1, dtype: "f32" }, "1", at, count);
-    const rotated = writer.fresh();
+    const rotated = writer.fresh("turned");
     writer.line(
       `const f32x16 ${rotated} = ${x} * ${load(tables.cosine)} + load_f32(${this.#partners.get(step)} + ${at}) * ${load(tables.sine)};`,
     );
@@ -424,11 +451,8 @@ export class RowEmitter {
     const { writer, rowShape, row } = this.emission;
     const inner = productOf(rowShape.slice(1));
     const token = inner === 1 ? row : `(${row} / ${writer.number(inner)})`;
-    const address = rowAddress(writer, index, rowShape.slice(0, 1), 1, token, "index");
-    const at = writer.fresh("index");
-    const rows = writer.number(table.shape[0] as Dim);
-    writer.line(`int64_t ${at} = *${address.pointer}; ${at} = ${at} < 0 ? 0 : ${at} < ${rows} ? ${at} : ${rows} - 1;`);
-    const base = writer.pointer(storageKey(table), "f32", "table");
+    const base = plainPointer(writer, table, "table");
+    const at = `clamp_index(${plainPointer(writer, index, "index")}[${token}], ${writer.number(table.shape[0] as Dim)})`;
     const name = writer.fresh("table");
     writer.line(`const float *const ${name} = ${base} + ${at} * ${writer.number(table.shape[1] as Dim)};`);
     return name;
@@ -459,7 +483,7 @@ export class RowEmitter {
     const head = heads === 1 ? "0" : `${row} % ${writer.number(heads)}`;
     const load = (index: Node, role: string): string => {
       const name = writer.fresh(role);
-      writer.line(`const int64_t ${name} = *${rowAddress(writer, index, rowShape.slice(0, 1), 1, token, "index").pointer};`);
+      writer.line(`const int64_t ${name} = ${plainPointer(writer, index, "index")}[${token}];`);
       return name;
     };
     const base = writer.pointer(state, state.dtype, "state");

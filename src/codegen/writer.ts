@@ -5,6 +5,38 @@ import type { BufferReference } from "../ir/kernel.js";
 
 export const cType: Record<DType, string> = { f32: "float", f64: "double", i32: "int32_t", bf16: "uint16_t" };
 
+/** Names that templates around generated lines use as they are. */
+const templateNames = [
+  "p",
+  "n",
+  "begin",
+  "end",
+  "scratch",
+  "row",
+  "unit",
+  "block",
+  "panel",
+  "first",
+  "count",
+  "column",
+  "column0",
+  "height",
+  "prepared",
+  "head",
+  "token",
+  "i",
+  "j",
+  "l",
+  "m",
+  "q",
+  "s",
+  "shared",
+  "source",
+  "length",
+  "keys",
+  "values",
+];
+
 export class KernelWriter {
   readonly pointers: BufferReference[] = [];
   readonly numbers: Dim[] = [];
@@ -13,8 +45,8 @@ export class KernelWriter {
   readonly #numberNames = new Map<string, string>();
   readonly #declarations: string[] = [];
   readonly #lines: string[] = [];
+  readonly #taken = new Set<string>(templateNames);
   #depth = 1;
-  #fresh = 0;
 
   constructor(private readonly reference: (key: object) => BufferReference) {}
 
@@ -24,7 +56,7 @@ export class KernelWriter {
     const text = `${JSON.stringify(reference)}:${type}`;
     let name = this.#pointerNames.get(text);
     if (!name) {
-      name = `${role}_${this.pointers.length}`;
+      name = this.fresh(`${role}${this.pointers.length}`);
       this.#declarations.push(`${cType[type]} *const ${name} = (${cType[type]} *)p[${this.pointers.length}];`);
       this.#pointerNames.set(text, name);
       this.pointers.push(reference);
@@ -38,7 +70,7 @@ export class KernelWriter {
     const text = String(dim);
     let name = this.#numberNames.get(text);
     if (!name) {
-      name = `n${this.numbers.length}`;
+      name = this.fresh(`n${this.numbers.length}`);
       this.#declarations.push(`const int64_t ${name} = n[${this.numbers.length}];`);
       this.#numberNames.set(text, name);
       this.numbers.push(dim);
@@ -56,8 +88,12 @@ export class KernelWriter {
     return name;
   }
 
-  fresh(prefix = "v"): string {
-    return `${prefix}${this.#fresh++}`;
+  /** A C name that nothing else in the kernel has: the stem itself the first time, then followed by a number. */
+  fresh(stem = "v"): string {
+    let name = stem;
+    for (let number = 2; this.#taken.has(name); number++) name = `${stem}${/\d$/.test(stem) ? "_" : ""}${number}`;
+    this.#taken.add(name);
+    return name;
   }
 
   line(text: string): void {
@@ -65,7 +101,7 @@ export class KernelWriter {
   }
 
   block(head: string, body: () => void, tail = "}"): void {
-    this.line(`${head} {`);
+    this.line(head === "" ? "{" : `${head} {`);
     this.#depth++;
     body();
     this.#depth--;
@@ -74,8 +110,7 @@ export class KernelWriter {
 
   text(symbol: string, title: string): string {
     const head = `/* ${title} */\nvoid ${symbol}(char *const *p, const int64_t *n, int64_t begin, int64_t end, char *scratch) {`;
-    const unused = "  (void)p; (void)n; (void)scratch;";
-    return [head, unused, ...this.#declarations.map((line) => `  ${line}`), ...this.#lines, "}", ""].join("\n");
+    return [head, ...this.#declarations.map((line) => `  ${line}`), ...this.#lines, "}", ""].join("\n");
   }
 
   get body(): string {

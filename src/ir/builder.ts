@@ -38,6 +38,11 @@ export class GraphBuilder {
     return node;
   }
 
+  /** Version of a state that the next node would see. */
+  versionOf(state: StateDeclaration): number {
+    return this.#versions.get(state) ?? 0;
+  }
+
   /** Adds one op. Throws with the op's name, label and every operand's shape when the shape rule refuses. */
   add(
     op: string,
@@ -82,8 +87,12 @@ export class GraphBuilder {
   }
 }
 
-/** Rebuilds a graph through `replace`, which may return another node for a given one; keeps order, inputs and state versions. */
-export function rebuildGraph(graph: Graph, replace: (node: Node, inputs: readonly Node[], builder: GraphBuilder) => Node): Graph {
+/** Rebuilds a graph through `replace`, which may return another node for a given one, and `output`; keeps order, inputs and state versions. */
+export function rebuildGraph(
+  graph: Graph,
+  replace: (node: Node, inputs: readonly Node[], builder: GraphBuilder) => Node,
+  output: (node: Node, builder: GraphBuilder) => Node = (node) => node,
+): Graph {
   const builder = new GraphBuilder(graph.name);
   const mapped = new Map<Node, Node>();
   for (const node of graph.nodes) {
@@ -94,7 +103,7 @@ export function rebuildGraph(graph: Graph, replace: (node: Node, inputs: readonl
     const inputs = node.inputs.map((input) => mapped.get(input) as Node);
     mapped.set(node, replace(node, inputs, builder));
   }
-  return builder.finish(graph.outputs.map(({ name, node }) => ({ name, node: mapped.get(node) as Node })));
+  return builder.finish(graph.outputs.map(({ name, node }) => ({ name, node: output(mapped.get(node) as Node, builder) })));
 }
 
 /** The node again in another builder. */

@@ -3,10 +3,11 @@
  * and rows computed only for a contraction become its prologue. With `fuse` off every node is a kernel of its own (eager).
  */
 import { resolveAccess } from "../ir/access.js";
-import { sameShape, type Dim } from "../ir/dim.js";
+import { sameDim, sameShape, type Dim } from "../ir/dim.js";
 import type { Graph, Node } from "../ir/graph.js";
 import type { Kernel } from "../ir/kernel.js";
 import { opSpec } from "../ir/ops.js";
+import { needsPlain } from "./operands.js";
 import { predecessors } from "./order.js";
 
 interface Segment {
@@ -40,11 +41,6 @@ function iterationShape(node: Node): { rowShape: readonly Dim[]; width: number }
   return typeof last === "number" ? { rowShape: shape.slice(0, -1), width: last } : { rowShape: shape, width: 1 };
 }
 
-/** A selection can only be read through its index where its first axis is the iteration's first axis. */
-const sameRank = (user: Node, node: Node): boolean =>
-  (isStateWriteOp(user) ? (user.inputs[0] as Node) : user).shape.length === node.shape.length;
-const isStateWriteOp = (node: Node): boolean => node.states.some((access) => access.writes);
-
 function kindOf(node: Node): Kernel["kind"] {
   const { class: opClass } = opSpec(node.op);
   if (opClass === "contraction") return "contraction";
@@ -52,6 +48,10 @@ function kindOf(node: Node): Kernel["kind"] {
   if (opClass === "elementwise" || opClass === "view" || opClass === "reduce" || rowWise.has(node.op) || node.op === "read") return "rows";
   return "routine";
 }
+
+/** Two nodes that use one State, at least one of them writing: rows of one kernel run in any order, so they must not share it. */
+const conflict = (a: Node, b: Node): boolean =>
+  a.states.some((one) => b.states.some((other) => one.state === other.state && (one.writes || other.writes)));
 
 class Fuser {
   readonly #groups: Group[] = [];
@@ -79,28 +79,19 @@ class Fuser {
     return this.#ordered().map((group) => this.#kernel(group));
   }
 
-  /** A row selection that its only kind of users can read through the index. */
+  /** A row selection that all its users can read through the index. */
   #isInlineGather(node: Node): boolean {
     if (!this.fuse || node.op !== "gatherRows" || this.#outputs.has(node)) return false;
     const users = this.#users.get(node) ?? [];
-    return (
-      users.length > 0 &&
-      users.every(
-        (user) =>
-          (kindOf(user) === "rows" &&
-            !isAlias(user) &&
-            user.op !== "gatherRows" &&
-            !this.#isIndexOperand(user, node) &&
-            sameRank(user, node)) ||
-          (user.op === "linear" && user.inputs[0] === node && user.inputs[1] !== node),
-      )
-    );
+    return users.length > 0 && users.every((user) => (user.op === "linear" ? user.inputs[1] !== node : this.#readsByRow(user, node)));
   }
 
-  /** Index vectors are read as plain memory. */
-  #isIndexOperand(user: Node, node: Node): boolean {
-    if (user.op === "rope") return user.inputs[0] !== node;
-    return (user.op === "appendKeys" || user.op === "appendValues" || user.op === "writeRows") && user.inputs[0] !== node;
+  /** A row kernel in whose iteration the operand keeps its first axis. */
+  #readsByRow(user: Node, operand: Node): boolean {
+    if (kindOf(user) !== "rows" || isAlias(user) || user.op === "gatherRows") return false;
+    if (user.inputs.some((input, position) => input === operand && needsPlain(user, position))) return false;
+    const { shape } = user.states.some((access) => access.writes) ? (user.inputs[0] as Node) : user;
+    return shape.length === operand.shape.length && sameDim(shape[0] as Dim, operand.shape[0] as Dim);
   }
 
   #place(node: Node): void {
@@ -152,8 +143,10 @@ class Fuser {
     return false;
   }
 
-  /** All a node needs besides `group` is computed without it, and what it takes from the group it takes directly. */
+  /** All a node needs besides `group` is computed without it, what it takes from the group it takes directly and row by row, and no State is raced for. */
   #canJoin(node: Node, group: Group): boolean {
+    if (node.inputs.some((input, position) => needsPlain(node, position) && this.#groupOf.get(input) === group)) return false;
+    if (group.members.some((member) => conflict(member, node))) return false;
     const visit = (before: Node): boolean => {
       if (this.#groupOf.get(before) === group) return true;
       const { base } = resolveAccess(before);
@@ -209,7 +202,7 @@ class Fuser {
     for (const input of node.inputs) {
       const group = this.#groupOf.get(input);
       if (!group || group.kind !== "rows" || group.members.length >= largestRowKernel) continue;
-      if (!sameShape(iterationShape(group.members[0] as Node).rowShape, rowShape) || this.#isIndexOperand(node, input)) continue;
+      if (!sameShape(iterationShape(group.members[0] as Node).rowShape, rowShape)) continue;
       if (node.op === "gatherRows" || !this.#rowAligned(node, group) || !this.#canJoin(node, group)) continue;
       group.members.push(node);
       this.#groupOf.set(node, group);
@@ -263,11 +256,13 @@ class Fuser {
         continue;
       if (this.#outputs.has(x) || (this.#users.get(x) ?? []).some((user) => this.#groupOf.get(user) !== group || user.op !== "linear"))
         continue;
+      // Whatever must run after the producer, a later write of a State it reads for example, must not be needed by the contraction.
+      if ([...this.#groupInputs(group)].some((other) => other !== producer && this.#reaches(producer, other))) continue;
       group.prologue = producer.members;
+      group.members = [...producer.members, ...group.members];
+      for (const node of producer.members) this.#groupOf.set(node, group);
       inlined.add(producer);
     }
-    for (const group of this.#groups) if (group.prologue.length > 0) group.members = [...group.prologue, ...group.members];
-    for (const group of this.#groups) for (const node of group.prologue) this.#groupOf.set(node, group);
     this.#remove(inlined);
   }
 
@@ -288,11 +283,15 @@ class Fuser {
   #ordered(): Group[] {
     const position = new Map(this.graph.nodes.map((node, index) => [node, index]));
     const rank = (group: Group): number => Math.max(...group.members.map((node) => position.get(node) ?? 0));
-    const done = new Set<Group>();
+    const begun = new Set<Group>();
     const result: Group[] = [];
     const visit = (group: Group): void => {
-      if (done.has(group)) return;
-      done.add(group);
+      if (begun.has(group)) {
+        if (!result.includes(group))
+          throw new Error(`fusion of ${this.graph.name} made kernels that wait for each other; this is a mistake of the compiler`);
+        return;
+      }
+      begun.add(group);
       [...this.#groupInputs(group)].sort((a, b) => rank(a) - rank(b)).forEach(visit);
       result.push(group);
     };

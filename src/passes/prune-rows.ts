@@ -15,7 +15,7 @@ function rowOperands(node: Node): readonly boolean[] | undefined {
   if (spec.class === "elementwise") return node.inputs.map((input) => input.shape.length === node.shape.length && carries(input));
   if (node.op === "rmsNorm" || node.op === "softmax" || node.op === "sum" || node.op === "max")
     return node.shape.length > 1 ? [true, ...node.inputs.slice(1).map(() => false)] : undefined;
-  if (node.op === "linear") return [true, false];
+  if (node.op === "linear") return node.shape.length > 1 ? [true, false] : undefined;
   if (node.op === "reshape") return node.shape.length > 0 && carries(node.inputs[0] as Node) ? [true] : undefined;
   if (node.op === "rope") return [true, true, false, false, false, true];
   if (node.op === "attention") return node.inputs.map(() => true);
@@ -32,8 +32,10 @@ export function pruneRows(graph: Graph): Graph {
   const select = (node: Node, index: Node, builder: GraphBuilder, label: string): Node => {
     const original = originals.get(node);
     const rows = original && (original.shape[0] as Dim | undefined) !== undefined ? rowOperands(original) : undefined;
+    // A state may have been written since: then the op must stay where it is.
+    const current = node.states.every(({ state, version }) => builder.versionOf(state) === version);
     const alone = original !== undefined && !outputs.has(original) && (users.get(original)?.length ?? 0) <= 1;
-    if (!original || !rows || !(alone || repeatable(original))) return builder.add("gatherRows", [node, index], {}, [], label);
+    if (!original || !rows || !current || !(alone || repeatable(original))) return builder.add("gatherRows", [node, index], {}, [], label);
     const inputs = node.inputs.map((input, position) => (rows[position] ? select(input, index, builder, label) : input));
     const attributes =
       node.op === "reshape" ? { ...node.attributes, shape: [index.shape[0] as Dim, ...node.shape.slice(1)] } : node.attributes;

@@ -6,6 +6,7 @@ import { printGraph, type Graph } from "../ir/graph.js";
 import type { Kernel } from "../ir/kernel.js";
 import { verifyGraph } from "../ir/verify.js";
 import { fuseKernels } from "../passes/fuse.js";
+import { materialise } from "../passes/materialise.js";
 import { pruneRows } from "../passes/prune-rows.js";
 import { dropDeadNodes } from "../passes/simplify.js";
 import type { CompiledGraph, Device } from "../runtime/device.js";
@@ -65,9 +66,12 @@ export function lowerGraph(traced: Graph, device: Device, mode: Mode): CompiledG
     verifyGraph(graph);
   }
   if (device.name === "reference") return { graph, program: emptyProgram(graph), reuse: fuse };
+  graph = materialise(graph);
+  dump.write("20-passes/09-materialise.txt", () => printGraph(graph));
+  verifyGraph(graph);
   const kernels = fuseKernels(graph, { fuse });
   dump.write("30-kernels.txt", () => printKernels(kernels));
-  const program = buildProgram(graph, kernels, device.target);
+  const program = buildProgram({ graph, kernels }, device.target);
   for (const source of program.sources) dump.write(`40-source/${source.name}.c`, () => source.text);
   dump.write("50-plan.txt", () => printProgram(program));
   return { graph, program, reuse: fuse };

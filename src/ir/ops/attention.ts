@@ -1,9 +1,9 @@
 /** Attention ops and the rotary code. Keys are visited in ascending absolute position; masked keys count as not visited. */
-import { sameDim, type Dim } from "../dim.js";
-import type { Node } from "../graph.js";
+import { printShape, sameDim, sameShape, type Dim } from "../dim.js";
+import type { Attributes, Node, StateDeclaration } from "../graph.js";
 import type { Evaluation, OpSpec, Value } from "../ops.js";
-import { refuse } from "./shapes.js";
-import { keyLanes } from "./state.js";
+import { clamp, refuse } from "./shapes.js";
+import { keyLanes, padded } from "./state.js";
 
 /** A reader of one cache: key and value elements of (row, head, slot). */
 function cacheReader(
@@ -55,15 +55,17 @@ function evaluateAttention({ inputs, states, attributes, shape, output }: Evalua
   const prefix = shared && prefixKeys && prefixValues ? cacheReader(prefixKeys, prefixValues) : own;
   const group = heads / (ownKeys.shape[1] as number);
   const scale = attributes["scale"] as number;
+  const rowOf = (vector: Value, keys: Value, n: number): number => clamp(vector.data[n] as number, 0, (keys.shape[0] as number) - 1);
+  const capacity = (keys: Value): number => (keys.shape[2] as number) * keyLanes;
   for (let n = 0; n < tokens; n++) {
-    const start = shared ? (prefixLength.data[n] as number) : 0;
+    const start = shared && prefixKeys ? clamp(prefixLength.data[n] as number, 0, capacity(prefixKeys)) : 0;
     const base = Math.floor(start / keyLanes) * keyLanes;
     for (let h = 0; h < heads; h++) {
       const kvHead = Math.floor(h / group);
       const locate = (key: number): [typeof own, number, number] =>
-        key < start ? [prefix, prefixRow?.data[n] as number, key] : [own, row.data[n] as number, key - base];
+        key < start && prefixRow && prefixKeys ? [prefix, rowOf(prefixRow, prefixKeys, n), key] : [own, rowOf(row, ownKeys, n), key - base];
       attendOne(
-        length.data[n] as number,
+        clamp(length.data[n] as number, 0, base + capacity(ownKeys)),
         valueWidth,
         (key) => {
           const [cache, r, slot] = locate(key);
@@ -88,7 +90,7 @@ function evaluateGroupAttention({ inputs, attributes, shape, output }: Evaluatio
   const [tokens, heads, width] = shape as [number, number, number];
   const { variates, scale } = attributes as { variates: number; scale: number };
   for (let n = 0; n < tokens; n++) {
-    const tokenOf = (u: number): number => (first.data[n] as number) + u * (stride.data[n] as number);
+    const tokenOf = (u: number): number => clamp((first.data[n] as number) + u * (stride.data[n] as number), 0, tokens - 1);
     for (let h = 0; h < heads; h++) {
       const at = (token: number, j: number): number => (token * heads + h) * width + j;
       attendOne(
@@ -114,23 +116,25 @@ function evaluateRope({ inputs, attributes, output }: Evaluation): void {
   const [tokens, heads, d] = x.shape as [number, number, number];
   const { width, pairing } = attributes as { width: number; pairing: string };
   const half = width / 2;
-  const clamp = (row: number, table: Value): number => Math.min(Math.max(row, 0), (table.shape[0] as number) - 1);
-  output.set(x.data);
+  const partner = (j: number): number => (pairing === "half" ? (j < half ? j + half : j - half) : j ^ 1);
+  const tableRow = (row: number, table: Value): number => clamp(row, 0, (table.shape[0] as number) - 1) * d;
   for (let n = 0; n < tokens; n++) {
-    const angle = clamp(position.data[n] as number, cosine) * half;
-    const grow = multiplier && decay ? clamp(decay.data[n] as number, multiplier) * width : 0;
+    const angle = tableRow(position.data[n] as number, cosine);
+    const grow = multiplier && decay ? tableRow(decay.data[n] as number, multiplier) : 0;
     for (let h = 0; h < heads; h++) {
-      for (let i = 0; i < half; i++) {
-        const at = (n * heads + h) * d;
-        const [a, b] = pairing === "half" ? [i, i + half] : [2 * i, 2 * i + 1];
-        const [xa, xb] = [x.data[at + a] as number, x.data[at + b] as number];
-        const [c, s] = [cosine.data[angle + i] as number, sine.data[angle + i] as number];
-        output[at + a] = (xa * c - xb * s) * (multiplier ? (multiplier.data[grow + a] as number) : 1);
-        output[at + b] = (xb * c + xa * s) * (multiplier ? (multiplier.data[grow + b] as number) : 1);
+      const at = (n * heads + h) * d;
+      for (let j = 0; j < d; j++) {
+        const other = j < width ? (x.data[at + partner(j)] as number) : 0;
+        const turned = (x.data[at + j] as number) * (cosine.data[angle + j] as number) + other * (sine.data[angle + j] as number);
+        output[at + j] = turned * (multiplier ? (multiplier.data[grow + j] as number) : 1);
       }
     }
   }
 }
+
+/** [rows, heads, slots, stored] with whole vectors of at least the value width. */
+const isValueCache = ({ shape }: StateDeclaration, attributes: Attributes): boolean =>
+  shape.length === 4 && typeof shape[3] === "number" && shape[3] === padded(attributes["valueWidth"] as number);
 
 const perToken = (node: Node | undefined, tokens: Dim): boolean =>
   node?.dtype === "i32" && node.shape.length === 1 && sameDim(node.shape[0] as Dim, tokens);
@@ -141,6 +145,7 @@ export const attentionOps: readonly OpSpec[] = [
      * q [tokens, heads, d] over cached keys 0 .. length[n] - 1 of row[n]. Operands: q, row, length and, with a shared prefix, prefixRow and prefixLength:
      * keys below prefixLength[n] come from the prefix cache, the others from the own cache, whose slot 0 is prefixLength rounded down to 16.
      * States: keys, values, then prefix keys, prefix values. Attributes: scale, valueWidth. Fewer key heads than query heads = grouped queries.
+     * Rows and lengths beyond a cache are clamped into it; with length 0 the result is 0.
      */
     name: "attention",
     class: "attention",
@@ -154,9 +159,15 @@ export const attentionOps: readonly OpSpec[] = [
         refuse("attention", label, inputs, "row, length and prefix vectors must be i32 [tokens]");
       if (states.length !== vectors.length)
         refuse("attention", label, inputs, `needs ${vectors.length} cache states, got ${states.length}`);
-      const [keys] = states;
-      if (!keys || keys.shape[3] !== d || heads % (keys.shape[1] as number) !== 0)
-        refuse("attention", label, inputs, `the key cache ${keys?.name ?? ""} [${keys?.shape.map(String).join(", ") ?? ""}] does not fit`);
+      states.forEach((state, index) => {
+        const cacheHeads = state.shape[1] as number;
+        const fits =
+          index % 2 === 0
+            ? state.shape.length === 5 && state.shape[3] === d && state.shape[4] === keyLanes
+            : isValueCache(state, attributes);
+        if (state.dtype !== "f32" || state.layout !== "plain" || !fits || heads % cacheHeads !== 0 || cacheHeads !== states[0]?.shape[1])
+          refuse("attention", label, inputs, `the cache ${state.name} ${printShape(state.shape)} does not fit`);
+      });
       return [tokens, heads, attributes["valueWidth"] as number];
     },
     dtype: () => "f32",
@@ -167,9 +178,10 @@ export const attentionOps: readonly OpSpec[] = [
     name: "groupAttention",
     class: "attention",
     shape(inputs, _attributes, _states, label) {
-      const [q, , , ...vectors] = inputs as [Node, Node, Node, ...Node[]];
-      if (q.shape.length !== 3 || q.dtype !== "f32") refuse("groupAttention", label, inputs, "q, k and v must be f32 [tokens, heads, d]");
-      if (vectors.length !== 3 || !vectors.slice(0, 2).every((vector) => perToken(vector, q.shape[0] as Dim)))
+      const [q, k, v, ...vectors] = inputs as [Node, Node, Node, ...Node[]];
+      if (q.shape.length !== 3 || ![q, k, v].every((x) => x.dtype === "f32" && sameShape(x.shape, q.shape)))
+        refuse("groupAttention", label, inputs, "q, k and v must be f32 [tokens, heads, d]");
+      if (vectors.length !== 3 || !vectors.every((vector) => perToken(vector, q.shape[0] as Dim)))
         refuse("groupAttention", label, inputs, "first, stride and ids must be i32 [tokens]");
       return q.shape;
     },
@@ -179,7 +191,8 @@ export const attentionOps: readonly OpSpec[] = [
   {
     /**
      * Rotary code on the first `width` dims of x [tokens, heads, d], pairs interleaved (2i, 2i+1) or half-split (i, i + width/2), then times an optional
-     * multiplier row (xPos). Operands: x, position [tokens], cosine and sine tables [positions, width/2], multiplier table [entries, width], its row per token.
+     * multiplier row (xPos): (x[j] cosine[j] + x[partner of j] sine[j]) multiplier[j], 0 for the partner beyond `width`. Operands: x, position [tokens], cosine
+     * and sine tables [positions, d] (the sine negative at a pair's first dim; 1 and 0 beyond `width`), multiplier table [entries, d], its row per token.
      */
     name: "rope",
     class: "rowwise",
@@ -188,7 +201,16 @@ export const attentionOps: readonly OpSpec[] = [
       const width = attributes["width"] as number;
       if (x.shape.length !== 3 || typeof x.shape[2] !== "number" || width > x.shape[2] || width % 2 !== 0)
         refuse("rope", label, inputs, `x must be [tokens, heads, d] with d >= width ${width}, width even`);
-      if (!perToken(position, x.shape[0] as Dim)) refuse("rope", label, inputs, "position must be i32 [tokens]");
+      const [, , cosine, sine, multiplier, decay] = inputs;
+      if (x.dtype !== "f32" || (inputs.length !== 4 && inputs.length !== 6))
+        refuse("rope", label, inputs, "takes f32 x, position, cosine, sine and, together, multiplier and decay");
+      for (const rows of decay ? [position, decay] : [position])
+        if (!perToken(rows, x.shape[0] as Dim)) refuse("rope", label, inputs, "position and decay must be i32 [tokens]");
+      for (const table of multiplier ? [cosine, sine, multiplier] : [cosine, sine])
+        if (table?.dtype !== "f32" || table.shape.length !== 2 || table.shape[1] !== x.shape[2])
+          refuse("rope", label, inputs, `the tables must be f32 [rows, ${String(x.shape[2])}]`);
+      if (!sameDim(cosine?.shape[0] as Dim, sine?.shape[0] as Dim))
+        refuse("rope", label, inputs, "the cosine and sine tables must have equal sizes");
       return x.shape;
     },
     dtype: () => "f32",

@@ -16,7 +16,14 @@ export const contractionOps: readonly OpSpec[] = [
       if (!weight || weight.shape.length !== 2 || weight.shape[1] !== depth)
         refuse("linear", label, inputs, `the weight must be [out, ${depth}], found [${weight?.shape.map(String).join(", ") ?? "none"}]`);
       const out = weight.shape[0] as number;
-      if (x.dtype !== "f32") refuse("linear", label, inputs, "x must be f32");
+      if (x.dtype !== "f32" || (bias && bias.dtype !== "f32")) refuse("linear", label, inputs, "x and the bias must be f32");
+      if (weight.layout !== "panels" || weight.dtype !== "f32")
+        refuse(
+          "linear",
+          label,
+          inputs,
+          `the weight ${weight.name} must be an f32 state with layout "panels", found ${weight.dtype} ${weight.layout}`,
+        );
       if (bias && (bias.shape.length !== 1 || bias.shape[0] !== out)) refuse("linear", label, inputs, `the bias must be [${out}]`);
       return [...x.shape.slice(0, -1), out];
     },

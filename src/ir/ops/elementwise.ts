@@ -4,12 +4,16 @@ import type { DType } from "../dtype.js";
 import type { Evaluation, OpSpec } from "../ops.js";
 import * as s from "../scalar.js";
 import type { Scalar } from "../scalar.js";
-import { broadcastShapes, elementCount, refuse, stridesOf } from "./shapes.js";
+import { broadcastShapes, elementCount, isLaneType, refuse, stridesOf } from "./shapes.js";
 
 interface ElementwiseRecord {
   readonly name: string;
   readonly meaning: (a: number, b: number, c: number, attributes: Attributes) => number;
   readonly define: (inputs: readonly Scalar[], attributes: Attributes) => Scalar;
+  /** Meaning for i32 operands, where the f64 one does not give all 32 bits. */
+  readonly integer?: (a: number, b: number) => number;
+  /** Takes f32 only; other ops take f32 and i32. */
+  readonly real?: boolean;
   /** Result dtype; default: that of the first operand. */
   readonly result?: (inputs: readonly Node[], attributes: Attributes) => DType;
   readonly arity: number;
@@ -24,6 +28,9 @@ const truth = (mask: Scalar): Scalar => s.maskToNumber(mask);
 const softplus = (x: Scalar): Scalar =>
   s.select(s.less(s.constant(x.type, 20), x), x, s.call("log1p", x.type, [s.call("exp", x.type, [x])]));
 
+/** Towards zero, clamped to the int32 range at the largest f32 below it; NaN becomes 0. */
+const truncated = (a: number): number => (Number.isNaN(a) ? 0 : Math.trunc(Math.min(Math.max(a, -2147483648), 2147483520)));
+
 const records: readonly ElementwiseRecord[] = [
   {
     name: "constant",
@@ -36,31 +43,34 @@ const records: readonly ElementwiseRecord[] = [
   { name: "copy", arity: 1, meaning: (a) => a, define: (x) => at(x, 0) },
   { name: "add", arity: 2, meaning: (a, b) => a + b, define: (x) => s.add(at(x, 0), at(x, 1)) },
   { name: "sub", arity: 2, meaning: (a, b) => a - b, define: (x) => s.sub(at(x, 0), at(x, 1)) },
-  { name: "mul", arity: 2, meaning: (a, b) => a * b, define: (x) => s.mul(at(x, 0), at(x, 1)) },
-  { name: "div", arity: 2, meaning: (a, b) => a / b, define: (x) => s.div(at(x, 0), at(x, 1)) },
-  { name: "maximum", arity: 2, meaning: (a, b) => Math.max(a, b), define: (x) => s.maximum(at(x, 0), at(x, 1)) },
-  { name: "minimum", arity: 2, meaning: (a, b) => Math.min(a, b), define: (x) => s.minimum(at(x, 0), at(x, 1)) },
+  { name: "mul", arity: 2, meaning: (a, b) => a * b, integer: Math.imul, define: (x) => s.mul(at(x, 0), at(x, 1)) },
+  /** Of integers: towards zero, and 0 where b is 0. */
+  { name: "div", arity: 2, meaning: (a, b) => a / b, integer: (a, b) => (b === 0 ? 0 : a / b), define: (x) => s.div(at(x, 0), at(x, 1)) },
+  { name: "maximum", arity: 2, meaning: (a, b) => (b < a || Number.isNaN(a) ? a : b), define: (x) => s.maximum(at(x, 0), at(x, 1)) },
+  { name: "minimum", arity: 2, meaning: (a, b) => (a < b || Number.isNaN(a) ? a : b), define: (x) => s.minimum(at(x, 0), at(x, 1)) },
   { name: "neg", arity: 1, meaning: (a) => -a, define: (x) => s.neg(at(x, 0)) },
   { name: "abs", arity: 1, meaning: (a) => Math.abs(a), define: (x) => s.abs(at(x, 0)) },
-  { name: "sqrt", arity: 1, meaning: (a) => Math.sqrt(a), define: (x) => s.sqrt(at(x, 0)) },
-  { name: "exp", arity: 1, meaning: (a) => Math.exp(a), define: (x) => s.call("exp", at(x, 0).type, x) },
-  { name: "log", arity: 1, meaning: (a) => Math.log(a), define: (x) => s.call("log", at(x, 0).type, x) },
-  { name: "log1p", arity: 1, meaning: (a) => Math.log1p(a), define: (x) => s.call("log1p", at(x, 0).type, x) },
-  { name: "asinh", arity: 1, meaning: (a) => Math.asinh(a), define: (x) => s.call("asinh", at(x, 0).type, x) },
-  { name: "sinh", arity: 1, meaning: (a) => Math.sinh(a), define: (x) => s.call("sinh", at(x, 0).type, x) },
+  { name: "sqrt", arity: 1, real: true, meaning: (a) => Math.sqrt(a), define: (x) => s.sqrt(at(x, 0)) },
+  { name: "exp", arity: 1, real: true, meaning: (a) => Math.exp(a), define: (x) => s.call("exp", at(x, 0).type, x) },
+  { name: "log", arity: 1, real: true, meaning: (a) => Math.log(a), define: (x) => s.call("log", at(x, 0).type, x) },
+  { name: "log1p", arity: 1, real: true, meaning: (a) => Math.log1p(a), define: (x) => s.call("log1p", at(x, 0).type, x) },
+  { name: "asinh", arity: 1, real: true, meaning: (a) => Math.asinh(a), define: (x) => s.call("asinh", at(x, 0).type, x) },
+  { name: "sinh", arity: 1, real: true, meaning: (a) => Math.sinh(a), define: (x) => s.call("sinh", at(x, 0).type, x) },
   {
     name: "sigmoid",
     arity: 1,
+    real: true,
     meaning: (a) => 1 / (1 + Math.exp(-a)),
     define: (x) => s.div(one(at(x, 0)), s.add(one(at(x, 0)), s.call("exp", at(x, 0).type, [s.neg(at(x, 0))]))),
   },
   {
     name: "silu",
     arity: 1,
+    real: true,
     meaning: (a) => a / (1 + Math.exp(-a)),
     define: (x) => s.div(at(x, 0), s.add(one(at(x, 0)), s.call("exp", at(x, 0).type, [s.neg(at(x, 0))]))),
   },
-  { name: "softplus", arity: 1, meaning: (a) => (a > 20 ? a : Math.log1p(Math.exp(a))), define: (x) => softplus(at(x, 0)) },
+  { name: "softplus", arity: 1, real: true, meaning: (a) => (a > 20 ? a : Math.log1p(Math.exp(a))), define: (x) => softplus(at(x, 0)) },
   { name: "less", arity: 2, result: boolean, meaning: (a, b) => (a < b ? 1 : 0), define: (x) => truth(s.less(at(x, 0), at(x, 1))) },
   {
     name: "lessEqual",
@@ -81,7 +91,8 @@ const records: readonly ElementwiseRecord[] = [
     name: "convert",
     arity: 1,
     result: (_, attributes) => attributes["dtype"] as DType,
-    meaning: (a, _b, _c, attributes) => (attributes["dtype"] === "i32" ? Math.trunc(a) : a),
+    meaning: (a, _b, _c, attributes) => (attributes["dtype"] === "i32" ? truncated(a) : a),
+    integer: (a) => a,
     define: (x, attributes) => s.convert(attributes["dtype"] as s.ScalarType, at(x, 0)),
   },
 ];
@@ -93,7 +104,8 @@ function operandStrides(shape: readonly number[], operand: readonly number[]): n
   return shape.map((_, axis) => (axis < lead || operand[axis - lead] === 1 ? 0 : (strides[axis - lead] as number)));
 }
 
-function evaluateElementwise(meaning: ElementwiseRecord["meaning"], { inputs, shape, attributes, output }: Evaluation): void {
+function evaluateElementwise(record: ElementwiseRecord, { inputs, shape, attributes, output }: Evaluation): void {
+  const meaning = (inputs[0]?.dtype === "i32" ? record.integer : undefined) ?? record.meaning;
   const total = elementCount(shape);
   const same = inputs.every((input) => input.data.length === total);
   const [a, b, c] = inputs.map((input) => input.data);
@@ -117,22 +129,26 @@ function evaluateElementwise(meaning: ElementwiseRecord["meaning"], { inputs, sh
   }
 }
 
-function checkDTypes(record: ElementwiseRecord, inputs: readonly Node[], label: string): void {
+function checkDTypes(record: ElementwiseRecord, inputs: readonly Node[], attributes: Attributes, label: string): void {
   if (inputs.length !== record.arity) refuse(record.name, label, inputs, `takes ${record.arity} operands, got ${inputs.length}`);
   const compared = record.name === "select" ? inputs.slice(1) : inputs;
   const [first] = compared;
   if (compared.some((node) => node.dtype !== first?.dtype))
     refuse(record.name, label, inputs, "operands must have one dtype; convert explicitly");
+  if (record.name === "select" && inputs[0]?.dtype !== "i32") refuse(record.name, label, inputs, "the mask must be i32");
+  if (inputs.some((node) => !isLaneType(node.dtype)) || !isLaneType(attributes["dtype"] ?? "f32"))
+    refuse(record.name, label, inputs, "works on f32 and i32 only");
+  if (record.real && first?.dtype !== "f32") refuse(record.name, label, inputs, "takes f32 only; convert first");
 }
 
 export const elementwiseOps: readonly OpSpec[] = records.map((record) => ({
   name: record.name,
   class: "elementwise",
-  shape(inputs, _attributes, _states, label) {
-    checkDTypes(record, inputs, label);
+  shape(inputs, attributes, _states, label) {
+    checkDTypes(record, inputs, attributes, label);
     return broadcastShapes(record.name, label, inputs);
   },
   dtype: (inputs, attributes) => record.result?.(inputs, attributes) ?? (inputs[0] as Node).dtype,
-  evaluate: (evaluation) => evaluateElementwise(record.meaning, evaluation),
+  evaluate: (evaluation) => evaluateElementwise(record, evaluation),
   define: record.define,
 }));

@@ -47,6 +47,7 @@ export const reduceOps: readonly OpSpec[] = [
     shape(inputs, _attributes, _states, label) {
       const [x, weight] = inputs as [Node, Node | undefined];
       const width = staticLastDim("rmsNorm", label, x);
+      if (x.dtype !== "f32" || (weight && weight.dtype !== "f32")) refuse("rmsNorm", label, inputs, "operands must be f32");
       if (weight && (weight.shape.length !== 1 || weight.shape[0] !== width))
         refuse("rmsNorm", label, inputs, `the weight must be [${width}]`);
       return x.shape;
@@ -69,6 +70,7 @@ export const reduceOps: readonly OpSpec[] = [
     class: "rowwise",
     shape(inputs, _attributes, _states, label) {
       staticLastDim("softmax", label, inputs[0] as Node);
+      if ((inputs[0] as Node).dtype !== "f32") refuse("softmax", label, inputs, "takes f32 only; convert first");
       return (inputs[0] as Node).shape;
     },
     dtype: () => "f32",

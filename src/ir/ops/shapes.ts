@@ -30,6 +30,11 @@ export function broadcastShapes(op: string, label: string, inputs: readonly Node
   return result;
 }
 
+/** What a vector lane can hold; f64 and bf16 are storage that only the routines made for them read. */
+export const isLaneType = (dtype: unknown): boolean => dtype === "f32" || dtype === "i32";
+
+export const clamp = (value: number, low: number, high: number): number => Math.min(Math.max(value, low), high);
+
 export const lastDim = (node: Node): Dim => node.shape[node.shape.length - 1] ?? 1;
 
 export function staticLastDim(op: string, label: string, node: Node): number {

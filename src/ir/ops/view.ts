@@ -2,7 +2,7 @@
 import { addDims, printShape, productOf, sameDim, type Dim } from "../dim.js";
 import type { Node } from "../graph.js";
 import type { Evaluation, OpSpec } from "../ops.js";
-import { elementCount, refuse, stridesOf } from "./shapes.js";
+import { clamp, elementCount, isLaneType, refuse, stridesOf } from "./shapes.js";
 
 const first = (inputs: readonly Node[]): Node => inputs[0] as Node;
 const sameDType = (inputs: readonly Node[]): Node["dtype"] => first(inputs).dtype;
@@ -146,6 +146,8 @@ export const viewOps: readonly OpSpec[] = [
       const rest = x.shape.slice(1);
       if (other && (other.dtype !== x.dtype || !sameDim(productOf(other.shape.slice(1)), productOf(rest))))
         refuse("gatherRows", label, inputs, "both sources must have rows of one size and dtype");
+      if (!isLaneType(x.dtype) || x.shape.length === 0)
+        refuse("gatherRows", label, inputs, "takes f32 and i32 values with at least one axis");
       return [index.shape[0] as Dim, ...rest];
     },
     dtype: sameDType,
@@ -153,11 +155,10 @@ export const viewOps: readonly OpSpec[] = [
       const [x, index, other] = inputs;
       if (!x || !index) return;
       const width = elementCount(x.shape.slice(1));
-      const clamp = (row: number, rows: number): number => Math.min(Math.max(row, 0), rows - 1);
       for (let r = 0; r < index.data.length; r++) {
         const at = index.data[r] as number;
         const source = at < 0 && other ? other : x;
-        const row = clamp(at < 0 && other ? -1 - at : at, source.shape[0] ?? 1);
+        const row = clamp(at < 0 && other ? -1 - at : at, 0, (source.shape[0] ?? 1) - 1);
         for (let i = 0; i < width; i++) output[r * width + i] = source.data[row * width + i] as number;
       }
     },
