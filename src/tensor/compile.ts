@@ -15,8 +15,8 @@ export interface Compiled<Args extends unknown[], Result> {
   run(args: Args, signal?: AbortSignal): Promise<Result>;
   /** Compiles for these arguments without running. */
   prepare(...args: Args): Promise<void>;
-  /** Time per kernel of one run. */
-  profile(...args: Args): KernelProfile[];
+  /** Runs the last call again with the profiler on: time per kernel, in launch order. Its state writes happen again. */
+  profileLast(): KernelProfile[];
   /** Values tapped in the last call. */
   taps(): ReadonlyMap<string, Tensor>;
   report(): CompileReport;
@@ -36,7 +36,7 @@ export function compile<Args extends unknown[], Result>(
   const compiled = ((...args: Args) => core.callSync(args)) as Compiled<Args, Result>;
   compiled.run = (args, signal) => core.call(args, signal) as Promise<Result>;
   compiled.prepare = (...args) => core.prepare(args);
-  compiled.profile = (...args) => core.profile(args);
+  compiled.profileLast = () => core.profileLast();
   compiled.taps = () => core.taps as ReadonlyMap<string, Tensor>;
   compiled.report = () => core.report();
   compiled.dispose = () => core.dispose();

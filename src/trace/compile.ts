@@ -89,6 +89,7 @@ export class CompiledCore {
   readonly #unfinished = new Map<Specialization, TraceOutcome>();
   readonly #bounds: Map<string, Bounds>;
   #taps = new Map<string, Value>();
+  #last: Call | undefined;
   #disposed = false;
 
   constructor(
@@ -130,11 +131,11 @@ export class CompiledCore {
     if (!this.#find(call)) await this.#compileShared(call);
   }
 
-  /** The executable that would serve these arguments; for profiles. */
-  profile(args: readonly unknown[]): ReturnType<Executable["profile"]> {
-    const call = this.#open(args, undefined);
-    const specialization = this.#find(call) ?? this.#remember(this.#compileSync(call, this.#modeOnMiss(call)));
-    if (!specialization.replayable) throw new Error(`${this.name} has graph breaks and cannot be profiled as one program`);
+  /** Runs the last call again with the profiler on: time per launch. State writes happen again, so only a measurement should follow. */
+  profileLast(): ReturnType<Executable["profile"]> {
+    const call = this.#last;
+    const specialization = call ? this.#find(call) : undefined;
+    if (!call || !specialization?.replayable) throw new Error(`${this.name} has not run yet as one program, so there is nothing to profile`);
     return specialization.replayable.executable.profile(this.#request(call, specialization));
   }
 
@@ -188,7 +189,8 @@ export class CompiledCore {
     const sizes = bindSizes(leaves, this.name);
     this.#widenBounds(sizes);
     this.counters.calls++;
-    return { args, leaves, sizes, fields: guardFields(leaves, this.#bounds), signal };
+    this.#last = { args, leaves, sizes, fields: guardFields(leaves, this.#bounds), signal };
+    return this.#last;
   }
 
   /** A size beyond its bounds doubles them, so that growth costs few recompiles. */

@@ -19,7 +19,7 @@ import {
   rope,
   tap,
   tapping,
-  Tensor,
+  type Tensor,
   type InjectedDraws,
   type KeyValueState,
   type RotaryTables,

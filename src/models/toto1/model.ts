@@ -193,6 +193,11 @@ export class Toto1Model implements ForecastModel {
     return { mean, paths };
   }
 
+  /** Compiled programs, for inspection. */
+  get programs(): Toto1Decoder["compiled"] {
+    return this.#decoder.compiled;
+  }
+
   report(): ModelReport {
     const reports = this.#decoder.compiled.map((program) => program.report());
     const total = (pick: (report: (typeof reports)[0]) => number): number => reports.reduce((sum, report) => sum + pick(report), 0);

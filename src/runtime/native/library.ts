@@ -2,7 +2,7 @@
  * The loaded native runtime as a `NativeLibrary`: builds and opens kernels, owns memory, runs step tables.
  * Joins the parts of this folder; must not know graphs, programs or kernels' insides.
  */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { ArtifactCache, cacheDirectory } from "./artifact-cache.js";
 import { Builder, sourceKey, type BuildUnit } from "./builder.js";
@@ -26,7 +26,8 @@ export interface NativeLibraryOptions {
   readonly log?: (line: string) => void;
 }
 
-const runtimeSource = fileURLToPath(new URL("../../../native/runtime.c", import.meta.url));
+/** The package's native folder, seen from src/ or dist/, or from a build one level deeper. */
+const runtimeSource = ["../../..", "../../../.."].map((root) => fileURLToPath(new URL(`${root}/native/runtime.c`, import.meta.url))).find(existsSync) ?? "native/runtime.c";
 const largestView = 2 ** 32;
 const poolLimit = 256;
 

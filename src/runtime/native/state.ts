@@ -30,7 +30,9 @@ export class NativeState implements StateBuffer {
     return this.shape.reduce((a, b) => a * b, 1);
   }
 
+  /** Throws once the state was freed: a run must never touch memory that is no longer its own. */
   get address(): number {
+    if (this.#freed) throw new Error(`state ${this.declaration.name} was disposed and cannot be used`);
     return this.#buffer.address;
   }
 
