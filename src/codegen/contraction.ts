@@ -14,13 +14,16 @@ import type { KernelWriter } from "./writer.js";
 
 /** Columns of a weight panel: a constant of the device, because packing depends on it. */
 export const panelColumns = 48;
-/** Most bytes of x that one block of rows may take, so that it stays in the second-level cache. */
-const rowBlockBytes = 1 << 20;
+/** Rows of one block: so many that a panel's cost of being loaded vanishes, so few that their part of x stays in the second-level cache. */
+const blockRows = 256;
+/** Most bytes of scratch for a block of x that a prologue computes. */
+const prologueBytes = 1 << 20;
 
 export const panelsOf = (width: number): number => Math.ceil(width / panelColumns);
 
-/** Rows per block: a multiple of 8, 256 at most. */
-export const rowBlock = (depth: number): number => Math.max(8, Math.min(256, Math.floor(rowBlockBytes / (depth * 4) / 8) * 8));
+/** Most rows per block, a multiple of 8; fewer when a prologue writes deep rows to scratch. */
+const largestBlock = (depth: number, copied: boolean): number =>
+  copied ? Math.max(8, Math.min(blockRows, Math.floor(prologueBytes / (depth * 4) / 8) * 8)) : blockRows;
 
 /** The accumulator tile: `rows` x 48 outputs in registers, one fma chain each. */
 export function tileFunctions(isa: TargetIsa): string {
@@ -76,6 +79,8 @@ export class ContractionEmitter {
   readonly #depth: number;
   readonly #rows: Dim;
   readonly #block: number;
+  /** x is computed or gathered into scratch, block by block. */
+  readonly #copied: boolean;
   readonly #panels: number;
   readonly #tileRows: number;
 
@@ -86,7 +91,8 @@ export class ContractionEmitter {
   ) {
     this.#depth = kernel.depth;
     this.#rows = productOf(kernel.x.shape.slice(0, -1));
-    this.#block = rowBlock(kernel.depth);
+    this.#copied = kernel.prologue.length > 0 || !this.#readInPlace();
+    this.#block = largestBlock(kernel.depth, this.#copied);
     this.#panels = kernel.segments.reduce((sum, segment) => sum + panelsOf(segment.width), 0);
     this.#tileRows = isaTable[isa].tile.rows;
   }
@@ -98,15 +104,17 @@ export class ContractionEmitter {
   emit(): void {
     const { writer, kernel } = this;
     const rows = writer.number(this.#rows);
-    const copied = kernel.prologue.length > 0 || !this.#readInPlace();
-    const area = copied ? writer.scratch(this.#block * this.#depth) : undefined;
+    const area = this.#copied ? writer.scratch(this.#block * this.#depth) : undefined;
     const packed = kernel.segments.some((segment) => segment.contractions.some((node) => node.op === "matmul"))
       ? writer.scratch(this.#depth * panelColumns)
       : undefined;
+    // Blocks of equal height, so that threads which get different blocks get equal work.
+    writer.line(`const int64_t blocks = (${rows} + ${this.#block - 1}) / ${this.#block};`);
+    writer.line(`const int64_t tall = blocks > 0 ? ((${rows} + blocks - 1) / blocks + 7) / 8 * 8 : 8;`);
     if (area) writer.line("int64_t prepared = -1;");
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
-      writer.line(`const int64_t block = unit / ${this.#panels}, panel = unit % ${this.#panels}, first = block * ${this.#block};`);
-      writer.line(`const int64_t count = ${rows} - first < ${this.#block} ? ${rows} - first : ${this.#block};`);
+      writer.line(`const int64_t block = unit / ${this.#panels}, panel = unit % ${this.#panels}, first = block * tall;`);
+      writer.line(`const int64_t count = ${rows} - first < tall ? ${rows} - first : tall;`);
       if (area) {
         writer.block("if (block != prepared)", () => {
           this.#emitPrologue(area);

@@ -6,6 +6,9 @@ import type { Units } from "../ir/kernel.js";
 import { copiedHeads, padded } from "../ir/ops/state.js";
 import { momentColumns } from "../ir/ops/routines.js";
 import { plainPointer } from "./address.js";
+import { emitMixtureDraw, mixtureFunctions } from "./mixture.js";
+import { philoxFunctions } from "./philox.js";
+import { tokenRoutines } from "./token-routines.js";
 import type { KernelWriter } from "./writer.js";
 
 export interface Routine {
@@ -70,125 +73,6 @@ function emitScaler(writer: KernelWriter, node: Node): void {
     writer.line("m[0] = weight; m[1] = total; m[2] = mean; m[3] = square; m[4] = low; m[5] = high;");
   });
 }
-
-/** f64 logarithm, exponential minus one and cosine for draws: series whose first left-out term lies below the rounding error; no library calls. */
-const drawFunctions = (): string => {
-  const odd = Array.from({ length: 12 }, (_, k) => `1.0 / ${2 * k + 1}.0`);
-  const horner = (variable: string, terms: readonly string[]): string =>
-    [...terms].reverse().reduce((sum, term) => (sum === "" ? term : `(${term} + ${variable} * ${sum})`), "");
-  const factorial = (n: number): number => (n < 2 ? 1 : n * factorial(n - 1));
-  const exponential = Array.from({ length: 15 }, (_, k) => `1.0 / ${factorial(k + 1)}.0`);
-  const cosine = Array.from({ length: 10 }, (_, k) => `${k % 2 ? "-" : ""}1.0 / ${factorial(2 * k)}.0`);
-  const sine = Array.from({ length: 10 }, (_, k) => `${k % 2 ? "-" : ""}1.0 / ${factorial(2 * k + 1)}.0`);
-  return `/* Philox 4x32-10 (Salmon et al. 2011). */
-static __attribute__((unused)) void philox(const uint32_t *counter, uint32_t key0, uint32_t key1, uint32_t *out) {
-  uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
-  for (int round = 0; round < 10; round++) {
-    const uint64_t a = (uint64_t)0xd2511f53u * c0, b = (uint64_t)0xcd9e8d57u * c2;
-    c0 = (uint32_t)(b >> 32) ^ c1 ^ key0; c1 = (uint32_t)b; c2 = (uint32_t)(a >> 32) ^ c3 ^ key1; c3 = (uint32_t)a;
-    key0 += 0x9e3779b9u; key1 += 0xbb67ae85u;
-  }
-  out[0] = c0; out[1] = c1; out[2] = c2; out[3] = c3;
-}
-static __attribute__((unused)) double uniform(uint32_t word) { return ((double)word + 0.5) * 0x1p-32; }
-/* Natural logarithm of a positive normal number: m in [sqrt(1/2), sqrt(2)), log m = 2 atanh((m - 1) / (m + 1)). */
-static __attribute__((unused)) double log_f64(double x) {
-  int64_t bits; memcpy(&bits, &x, 8);
-  const int64_t e = (bits - 0x3fe6a09e667f3bcdLL) >> 52;
-  bits -= e * ((int64_t)1 << 52);
-  double m; memcpy(&m, &bits, 8);
-  const double s = (m - 1) / (m + 1), z = s * s;
-  return (double)e * 0.693147180369123816490 + (2 * s * ${horner("z", odd)} + (double)e * 1.90821492927058770002e-10);
-}
-/* e^x - 1 for x >= 0. */
-static __attribute__((unused)) double expm1_f64(double x) {
-  if (x < 0.35) return x * ${horner("x", exponential)};
-  const double n = (double)(int64_t)(x * 1.44269504088896338700 + 0.5), r = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
-  const int64_t k = (int64_t)n > 1023 ? 1023 : (int64_t)n;
-  const int64_t bits = (k + 1023) << 52;
-  double power; memcpy(&power, &bits, 8);
-  return (1 + r * ${horner("r", exponential)}) * power - 1;
-}
-/* cos(2 pi v) for v in [0, 1], by octants. */
-static __attribute__((unused)) double cos_turns(double v) {
-  double a = v > 0.5 ? 1 - v : v;
-  const double sign = a > 0.25 ? -1 : 1;
-  a = a > 0.25 ? 0.5 - a : a;
-  const double x = 6.28318530717958647693 * (a > 0.125 ? 0.25 - a : a), z = x * x;
-  return sign * (a > 0.125 ? x * ${horner("z", sine)} : ${horner("z", cosine)});
-}
-/* Student-t by the rejection-free polar form (Bailey 1994). */
-static __attribute__((unused)) double student_t(double u, double v, double df) { return __builtin_sqrt(df * expm1_f64(-2 / df * log_f64(u))) * cos_turns(v); }
-`;
-};
-
-function emitMixtureDraw(writer: KernelWriter, node: Node): void {
-  const roles = ["raw", "source", "keys", "start", "seed", "component", "normal", "chiSquare"];
-  const [raw, source, keys, start, seed, component, normal, chiSquare] = node.inputs.map((input, index) =>
-    plainPointer(writer, input, roles[index] as string),
-  );
-  const patch = node.shape[1] as number;
-  const components = node.attributes["components"] as number;
-  const width = (node.inputs[0] as Node).shape[2] as number;
-  const out = writer.pointer(node, "f32", "out");
-  const injected = component !== undefined;
-  writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
-    writer.block(`for (int64_t position = 0; position < ${patch}; position++)`, () => {
-      writer.line(`const float *const parameters = ${raw} + ((int64_t)${source}[unit] * ${patch} + position) * ${width};`);
-      if (injected) {
-        writer.line(`(void)${keys}; (void)${start}; (void)${seed};`);
-        writer.line(`const int64_t k = ${component}[unit * ${patch} + position];`);
-      } else {
-        writer.line(
-          `const uint32_t counter[4] = {(uint32_t)${keys}[3 * unit], (uint32_t)${keys}[3 * unit + 1], (uint32_t)(${start}[unit] + position), (uint32_t)${keys}[3 * unit + 2] << 4};`,
-        );
-        writer.line("uint32_t words[4];");
-        writer.line(`philox(counter, (uint32_t)${seed}[0], (uint32_t)${seed}[1], words);`);
-        if (components === 1) writer.line("const int64_t k = 0;");
-        else emitChoice(writer, components);
-      }
-      writer.line(`const f32x16 raised = softplus_f32((f32x16){parameters[k], parameters[${components} + k]});`);
-      writer.line("const float tiny = 0x1p-23f;");
-      writer.line(
-        "const float df = 2.0f + (tiny < raised[0] || raised[0] != raised[0] ? raised[0] : tiny), scale = tiny < raised[1] || raised[1] != raised[1] ? raised[1] : tiny;",
-      );
-      writer.line(
-        injected
-          ? `const double t = (double)${normal}[unit * ${patch} + position] / __builtin_sqrt((double)${chiSquare}[unit * ${patch} + position] / (double)df);`
-          : "const double t = student_t(uniform(words[1]), uniform(words[2]), (double)df);",
-      );
-      writer.line(`${out}[unit * ${patch} + position] = parameters[${2 * components} + k] + scale * (float)t;`);
-    });
-  });
-}
-
-/** First component whose cumulated weight exceeds u times the total. */
-function emitChoice(writer: KernelWriter, components: number): void {
-  const size = padded(components);
-  writer.line(`float weights[${size}];`);
-  writer.line("f32x16 top = splat_f32(-__builtin_inff());");
-  for (let at = 0; at < components; at += 16) {
-    const count = Math.min(16, components - at);
-    writer.line(
-      `top = larger_f32(top, keep_f32(load_part_f32(parameters + ${3 * components + at}, ${count}), ${count}, -__builtin_inff()));`,
-    );
-  }
-  writer.line("const f32x16 largest = splat_f32(max_lanes(top));");
-  for (let at = 0; at < components; at += 16) {
-    writer.line(
-      `store_f32(weights + ${at}, exp_f32(load_part_f32(parameters + ${3 * components + at}, ${Math.min(16, components - at)}) - largest));`,
-    );
-  }
-  writer.line("double total = 0, cumulated = 0;");
-  writer.line(`for (int64_t c = 0; c < ${components}; c++) total += (double)weights[c];`);
-  writer.line("const double target = uniform(words[0]) * total;");
-  writer.line("int64_t k = 0;");
-  writer.line(`for (; k < ${components - 1}; k++) { cumulated += (double)weights[k]; if (cumulated > target) break; }`);
-}
-
-const softplusFunction = `/* x above 20, else log(1 + e^x). */
-INLINE f32x16 softplus_f32(f32x16 x) { return select_f32(splat_f32(20.0f) < x, x, log1p_f32(exp_f32(x))); }
-`;
 
 /** Units are tokens; scores of one head against the variates, 16 at a time. */
 function emitGroupAttention(writer: KernelWriter, node: Node): void {
@@ -304,8 +188,13 @@ const tokensOf = (node: Node): Units => perRow((node.inputs[0] as Node).shape[0]
 /** One entry per routine op. */
 export const routines: Readonly<Record<string, Routine>> = {
   causalScaler: { units: (node) => perRow((node.inputs[2] as Node).shape[0] as Dim), emit: emitScaler },
-  mixtureDraw: { units: (node) => perRow(node.shape[0] as Dim), functions: [softplusFunction, drawFunctions()], emit: emitMixtureDraw },
+  mixtureDraw: {
+    units: (node) => ({ dim: node.shape[1] as Dim, divide: 1, times: 1 }),
+    functions: [philoxFunctions, ...mixtureFunctions],
+    emit: emitMixtureDraw,
+  },
   groupAttention: { units: tokensOf, emit: emitGroupAttention },
   copyRows: { units: tokensOf, emit: emitCopyRows },
   concat: { units: (node) => perRow(productOf(node.shape.slice(0, -1))), emit: emitConcat },
+  ...tokenRoutines,
 };
