@@ -1,9 +1,9 @@
 /** Graph -> loaded segment: runs the passes, fuses, renders, and writes every stage to TEMPOGRAPH_DUMP when that is set. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { buildProgram, kernelName, kernelNodes, printProgram } from "../codegen/program.js";
+import { buildProgram, buildProgramsTogether, kernelName, type KernelGraph, kernelNodes, printProgram } from "../codegen/program.js";
 import { printGraph, type Graph } from "../ir/graph.js";
-import type { Kernel } from "../ir/kernel.js";
+import type { Kernel, Program } from "../ir/kernel.js";
 import { verifyGraph } from "../ir/verify.js";
 import { fuseKernels } from "../passes/fuse.js";
 import { materialise } from "../passes/materialise.js";
@@ -23,6 +23,9 @@ const passes: readonly Pass[] = [
   ["prune-rows", pruneRows],
   ["drop-pruned-nodes", dropDeadNodes],
 ];
+
+/** Last, and in every mode: kernels read plain memory. */
+const materialisePass: Pass = ["materialise", materialise];
 
 function printKernels(kernels: readonly Kernel[]): string {
   return kernels
@@ -51,33 +54,55 @@ class Dump {
   }
 }
 
-/** Compiles a traced graph for a device. The reference device reads the graph as traced and needs no kernels. */
-export function lowerGraph(traced: Graph, device: Device, mode: Mode): CompiledGraph {
+interface Prepared extends KernelGraph {
+  readonly fuse: boolean;
+  readonly dump: Dump;
+}
+
+/** Runs the passes and, for devices that run Programs, fuses. */
+function prepare(traced: Graph, device: Device, mode: Mode): Prepared {
   verifyGraph(traced);
   const dump = new Dump(`${traced.name}-${mode}`);
   dump.write("10-trace.txt", () => printGraph(traced));
   const fuse = mode !== "eager";
+  const chosen = [...(fuse ? passes : []), ...(device.name === "reference" ? [] : [materialisePass])];
   let graph = traced;
-  if (fuse) {
-    passes.forEach(([name, apply], index) => {
-      graph = apply(graph);
-      dump.write(`20-passes/${String(index + 1).padStart(2, "0")}-${name}.txt`, () => printGraph(graph));
-    });
-    verifyGraph(graph);
-  }
-  if (device.name === "reference") return { graph, program: emptyProgram(graph), reuse: fuse };
-  graph = materialise(graph);
-  dump.write("20-passes/09-materialise.txt", () => printGraph(graph));
-  verifyGraph(graph);
-  const kernels = fuseKernels(graph, { fuse });
+  chosen.forEach(([name, apply], index) => {
+    graph = apply(graph);
+    dump.write(`20-passes/${String(index + 1).padStart(2, "0")}-${name}.txt`, () => printGraph(graph));
+  });
+  if (chosen.length > 0) verifyGraph(graph);
+  const kernels = device.name === "reference" ? [] : fuseKernels(graph, { fuse });
   dump.write("30-kernels.txt", () => printKernels(kernels));
-  const program = buildProgram({ graph, kernels }, device.target);
-  for (const source of program.sources) dump.write(`40-source/${source.name}.c`, () => source.text);
-  dump.write("50-plan.txt", () => printProgram(program));
-  return { graph, program, reuse: fuse };
+  return { graph, kernels, fuse, dump };
 }
 
-const emptyProgram = (graph: Graph): CompiledGraph["program"] => ({
+function dumpProgram({ dump }: Prepared, program: Program): void {
+  for (const source of program.sources) dump.write(`40-source/${source.name}.c`, () => source.text);
+  dump.write("50-plan.txt", () => printProgram(program));
+}
+
+/** Compiles a traced graph for a device. The reference device reads the graph and needs no kernels. */
+export function lowerGraph(traced: Graph, device: Device, mode: Mode): CompiledGraph {
+  const prepared = prepare(traced, device, mode);
+  const program = device.name === "reference" ? emptyProgram(prepared.graph) : buildProgram(prepared, device.target);
+  dumpProgram(prepared, program);
+  return { graph: prepared.graph, program, reuse: prepared.fuse };
+}
+
+/** The same for many small graphs whose kernels share one C file, named `name`: one run of the compiler. */
+export function lowerGraphsTogether(
+  name: string,
+  traced: readonly { readonly graph: Graph; readonly mode: Mode }[],
+  device: Device,
+): CompiledGraph[] {
+  const prepared = traced.map(({ graph, mode }) => prepare(graph, device, mode));
+  const programs =
+    device.name === "reference" ? prepared.map(({ graph }) => emptyProgram(graph)) : buildProgramsTogether(name, prepared, device.target);
+  return prepared.map((one, index) => ({ graph: one.graph, program: programs[index] as Program, reuse: one.fuse }));
+}
+
+const emptyProgram = (graph: Graph): Program => ({
   name: graph.name,
   inputs: [],
   states: graph.states,
