@@ -64,12 +64,16 @@ export interface RowRead {
   readonly trailing: boolean;
 }
 
-/** Declares what the address of one row of `node` needs, and returns it. A gatherRows is read through its index; `key` overrides whose buffer is read. */
-export function rowAddress(writer: KernelWriter, node: Node, read: RowRead, role = "x", key?: object): RowAddress {
-  if (node.op === "gatherRows") return gatheredAddress(writer, node, read, role);
+/**
+ * Declares what the address of one row of `node` needs, and returns it. With `source` it is where the node's own value comes from: the rows that a gatherRows
+ * picks, the state that a read copies. A gatherRows that no kernel stores is always read that way.
+ */
+export function rowAddress(writer: KernelWriter, node: Node, read: RowRead, role = "x", source = false): RowAddress {
+  if (node.op === "gatherRows" && (source || !writer.isStored(node))) return gatheredAddress(writer, node, read, role);
   const access = resolveAccess(node);
   const { strides, terms } = placeOf(writer, access, read, read.row);
   if (access.offset !== 0) terms.push(writer.number(access.offset));
+  const key = source ? node.states[0]?.state : undefined;
   const base = writer.pointer(key ?? storageKey(access.base), access.base.dtype, role);
   return {
     pointer: terms.length === 0 ? base : `(${base} + ${terms.join(" + ")})`,

@@ -141,7 +141,7 @@ export class ContractionEmitter {
 
   /** x can be read where it lies when its rows are evenly spaced and its elements adjacent. */
   #readInPlace(): boolean {
-    if (this.kernel.x.op === "gatherRows") return false;
+    if (this.kernel.x.op === "gatherRows" && !this.writer.isStored(this.kernel.x)) return false;
     const access = resolveAccess(this.kernel.x);
     const last = access.strides[access.strides.length - 1];
     return (

@@ -71,18 +71,25 @@ class ProgramBuilder {
   readonly #buffers: { label: string; bytes: Dim; first: number; last: number }[] = [];
   readonly #bufferOf = new Map<Node, number>();
   readonly #texts: Map<string, KernelText>;
+  readonly #stored: ReadonlySet<Node>;
   readonly #launches: KernelLaunch[] = [];
 
   constructor(
     private readonly graph: Graph,
+    kernels: readonly Kernel[],
     private readonly isa: TargetIsa,
     texts?: Map<string, KernelText>,
   ) {
     this.#texts = texts ?? new Map();
+    this.#stored = new Set(kernels.flatMap(kernelNodes));
+    for (const kernel of kernels) this.#add(kernel);
   }
 
-  add(kernel: Kernel): void {
-    const writer = new KernelWriter((key) => this.#reference(key));
+  #add(kernel: Kernel): void {
+    const writer = new KernelWriter(
+      (key) => this.#reference(key),
+      (node) => this.#stored.has(node),
+    );
     const rendered = render(writer, kernel, this.isa);
     const stem = kernelName(kernel);
     const title = kernelNodes(kernel)
@@ -183,19 +190,14 @@ export interface KernelGraph {
 
 /** The Program of a graph's kernels, one C file for each. Every output must be stored contiguously: a view output needs a copy before. */
 export function buildProgram({ graph, kernels }: KernelGraph, isa: TargetIsa): Program {
-  const builder = new ProgramBuilder(graph, isa);
-  for (const kernel of kernels) builder.add(kernel);
+  const builder = new ProgramBuilder(graph, kernels, isa);
   return { ...builder.finish(), sources: builder.texts.map((text) => sourceFile(text.symbol, [text], isa)) };
 }
 
 /** Programs that share one C file with the kernels of all of them: one run of the compiler for many small graphs. */
 export function buildProgramsTogether(name: string, graphs: readonly KernelGraph[], isa: TargetIsa): Program[] {
   const texts = new Map<string, KernelText>();
-  const programs = graphs.map(({ graph, kernels }) => {
-    const builder = new ProgramBuilder(graph, isa, texts);
-    for (const kernel of kernels) builder.add(kernel);
-    return builder.finish();
-  });
+  const programs = graphs.map(({ graph, kernels }) => new ProgramBuilder(graph, kernels, isa, texts).finish());
   const shared = sourceFile(name, [...texts.values()], isa);
   return programs.map((program) => ({ ...program, sources: [shared] }));
 }

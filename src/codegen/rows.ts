@@ -25,9 +25,9 @@ export interface Step {
   /** Loop in which it is computed; a reduction's result is there from level + 1 on. */
   readonly level: number;
   readonly node?: Node;
-  /** Loads: how operands align, and whose buffer is read when it is not the node's own. */
+  /** Loads: how operands align, and whether the load is the node's own computation (see `rowAddress`). */
   readonly trailing?: boolean;
-  readonly key?: object;
+  readonly source?: boolean;
   readonly define?: (inputs: readonly Scalar[]) => Scalar;
   readonly reduction?: Reduction;
   readonly costly: boolean;
@@ -105,10 +105,10 @@ export class StepPlanner {
     return step;
   }
 
-  #loadStep(node: Node, trailing: boolean, key?: object): Step {
+  #loadStep(node: Node, trailing: boolean, source = false): Step {
     const width = trailing ? 1 : iterationOf(node).width;
     const type = node.dtype === "i32" ? "i32" : "f32";
-    return this.#step({ kind: "load", name: "x", width, type, inputs: [], node, trailing, costly: false, ...(key ? { key } : {}) });
+    return this.#step({ kind: "load", name: "x", width, type, inputs: [], node, trailing, source, costly: false });
   }
 
   /** Adds a node that the kernel computes. */
@@ -136,9 +136,8 @@ export class StepPlanner {
       case "writeRows":
         return this.load(first, isTrailing(first));
       case "gatherRows":
-        return this.#loadStep(node, isTrailing(node));
       case "read":
-        return this.#loadStep(node, isTrailing(node), node.states[0]?.state);
+        return this.#loadStep(node, isTrailing(node), true);
       default: {
         const define = opSpec(node.op).define;
         if (!define) throw new Error(`${node.op} has no scalar definition, so a row kernel cannot hold it`);
@@ -251,9 +250,9 @@ export class RowEmitter {
     for (let level = 0; level <= levels; level++) this.#emitLevel(level);
   }
 
-  #address({ node, width, trailing, key }: Step): RowAddress {
+  #address({ node, width, trailing = false, source = false }: Step): RowAddress {
     const { writer, rowShape, row } = this.emission;
-    return rowAddress(writer, node as Node, { rowShape, width, row, trailing: trailing ?? false }, "x", key);
+    return rowAddress(writer, node as Node, { rowShape, width, row, trailing }, "x", source);
   }
 
   /** Used by a later loop and expensive, or needed in memory by a rope. */

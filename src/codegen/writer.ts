@@ -1,6 +1,7 @@
 /** Collects the pointers, numbers, scratch and lines of one C kernel. Equal structures give equal text, so equal layers share one kernel. */
 import { addDims, multiplyDims, type Dim } from "../ir/dim.js";
 import type { DType } from "../ir/dtype.js";
+import type { Node } from "../ir/graph.js";
 import type { BufferReference } from "../ir/kernel.js";
 
 export const cType: Record<DType, string> = { f32: "float", f64: "double", i32: "int32_t", bf16: "uint16_t" };
@@ -48,7 +49,11 @@ export class KernelWriter {
   readonly #taken = new Set<string>(templateNames);
   #depth = 1;
 
-  constructor(private readonly reference: (key: object) => BufferReference) {}
+  constructor(
+    private readonly reference: (key: object) => BufferReference,
+    /** Whether some kernel stores a node; a gatherRows that none does is read through its index. */
+    readonly isStored: (node: Node) => boolean,
+  ) {}
 
   /** C name of a typed pointer to a stored value or state. */
   pointer(key: object, type: DType, role: string): string {
