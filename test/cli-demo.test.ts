@@ -1,10 +1,9 @@
 /** `tempograph demo`: what the first look shows, with and without trained weights. */
 import { expect, test } from "vitest";
-import { isUntrained } from "../src/cli/demo.js";
 import { runCli } from "./cli-harness.js";
 
 test("untrained weights: table, chart, device, timings, compile report, and no word of skill but the warning", async () => {
-  const run = await runCli(["demo"]);
+  const run = await runCli(["demo"], { model: { trained: false } });
   expect(run).toMatchObject({ code: 0, error: "" });
   expect(run.loads[0]?.reference).toBe("bundled:toto1-formula");
   expect(run.out).toContain("untrained weights: this shows the engine, not skill");
@@ -26,10 +25,4 @@ test("trained weights: skill against naive and seasonal naive over several windo
   // The windows are asked for together, each without its own end.
   const windows = run.models[0]?.requests.find((request) => request.series.length === 5);
   expect(new Set(windows?.series.map((series) => series.values[0]?.at(-1))).size).toBe(5);
-});
-
-test("only bundled formula weights count as untrained", () => {
-  expect(isUntrained("bundled:toto1-formula")).toBe(true);
-  expect(isUntrained("bundled:toto2-nano")).toBe(false);
-  expect(isUntrained("/home/me/x-formula")).toBe(false);
 });

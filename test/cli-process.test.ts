@@ -1,8 +1,10 @@
 /** The executable as a process: exit codes, Ctrl-C, broken pipes, standard input. Runs the build in dist/. */
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 
 const executable = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
 const built = existsSync(executable);
@@ -14,8 +16,11 @@ interface Ended {
   readonly error: string;
 }
 
-function start(words: readonly string[]): { child: ReturnType<typeof spawn>; ended: Promise<Ended> } {
-  const child = spawn(process.execPath, [executable, ...words], { stdio: ["pipe", "pipe", "pipe"] });
+function start(
+  words: readonly string[],
+  environment: NodeJS.ProcessEnv = process.env,
+): { child: ReturnType<typeof spawn>; ended: Promise<Ended> } {
+  const child = spawn(process.execPath, [executable, ...words], { stdio: ["pipe", "pipe", "pipe"], env: environment });
   let out = "";
   let error = "";
   child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
@@ -49,4 +54,19 @@ test.skipIf(!built)("a reader that goes away: no stack trace, exit code 0 (needs
   const { child, ended } = start(["config"]);
   child.stdout?.destroy();
   expect(await ended).toMatchObject({ code: 0, error: "" });
+});
+
+test.skipIf(!built)("the demo without a C compiler: the reference device, and one line that says why (needs dist/)", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "tempograph-demo-"));
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  const environment = {
+    PATH: folder,
+    CC: "/nonexistent",
+    TEMPOGRAPH_CACHE_DIR: join(folder, "cache"),
+    TEMPOGRAPH_MODEL: "bundled:toto1-formula",
+  };
+  const run = await start(["demo"], environment).ended;
+  expect(run).toMatchObject({ code: 0, error: expect.stringMatching(/^tempograph: the native device cannot be used .*\n$/) as string });
+  expect(run.out).toContain("device reference");
+  expect(run.out).toContain("recompiles 0, graph breaks 0, fallbacks 1");
 });

@@ -11,6 +11,7 @@ export interface FakeModelOptions {
   readonly knots?: readonly number[];
   /** Milliseconds between steps. */
   readonly stepDelay?: number;
+  readonly trained?: boolean;
 }
 
 export class FakeModel implements ForecastModel {
@@ -19,6 +20,8 @@ export class FakeModel implements ForecastModel {
   readonly maximumContext: number;
   readonly maximumHorizon: number;
   readonly defaultSamples: number;
+  readonly quantileLevels?: readonly number[];
+  readonly trained?: boolean;
   /** Every request, for assertions. */
   readonly requests: ModelRequest[] = [];
   disposed = 0;
@@ -32,6 +35,8 @@ export class FakeModel implements ForecastModel {
     this.maximumContext = options.maximumContext ?? 4096;
     this.maximumHorizon = options.maximumHorizon ?? 4096;
     this.defaultSamples = options.defaultSamples ?? 32;
+    if (options.knots !== undefined) this.quantileLevels = options.knots;
+    if (options.trained !== undefined) this.trained = options.trained;
   }
 
   async predict(request: ModelRequest): Promise<readonly ModelSeriesAnswer[]> {

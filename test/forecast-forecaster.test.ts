@@ -219,10 +219,12 @@ test("mean decode: no quantiles by default, an error when they are asked for", a
 });
 
 test("native quantiles: linear between knots, refused outside", async () => {
-  const { forecaster } = fake({ knots: [0.1, 0.5, 0.9], defaultSamples: 0 });
+  const { forecaster, model } = fake({ knots: [0.1, 0.5, 0.9], defaultSamples: 0 });
   const forecast = await forecaster.predict({ values: [1] }, { horizon: 1, quantiles: [0.1, 0.3, 0.9] });
   expect(forecast.quantile(0.3)[0]).toBeCloseTo(4, 5);
+  const before = model.requests.length;
   expect((await failure(forecaster.predict({ values: [1] }, { horizon: 1, quantiles: [0.05] }))).message).toContain("0.1 to 0.9");
+  expect(model.requests.length).toBe(before);
 });
 
 test("abort: the promise rejects with the signal's reason and the forecaster stays usable", async () => {

@@ -15,11 +15,6 @@ import { skillLines } from "./skill.js";
 
 export const EXAMPLE_FILE = fileURLToPath(new URL("../../examples/data/hourly.csv", import.meta.url));
 
-/** Weights made from a formula compute the right things and know nothing. */
-export function isUntrained(reference: string): boolean {
-  return /^bundled:.*-formula$/.test(reference);
-}
-
 export async function runDemo(context: CliContext): Promise<number> {
   const started = performance.now();
   const { values } = resolveSettings({ environment: context.environment, folder: context.folder });
@@ -48,7 +43,7 @@ export async function runDemo(context: CliContext): Promise<number> {
     write(`tempograph: ${entry.id} (${history.values.length} steps), the next ${entry.horizon} by ${values.model}\n`);
     write(`${seriesTable(entry, levels)}\n`);
     write(`${seriesChart(entry, levels, history, context)}\n`);
-    if (isUntrained(values.model)) write("untrained weights: this shows the engine, not skill\n");
+    if (!forecaster.trained) write("untrained weights: this shows the engine, not skill\n");
     else write(`${(await skillLines(forecaster, input, history.values, entry.horizon, seasonality, context.signal)).join("\n")}\n`);
 
     const again = performance.now();

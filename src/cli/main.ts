@@ -3,7 +3,8 @@
  * The `tempograph` executable: binds commands to this process - streams, terminal, Ctrl-C, broken pipes - and sets the exit code.
  */
 import { addAbortSignal } from "node:stream";
-import { Forecaster } from "../index.js";
+// Not through index.ts: commands that run no model should not load the compiler.
+import { Forecaster } from "../forecast/forecaster.js";
 import type { CliContext } from "./context.js";
 import { runProgram } from "./program.js";
 

@@ -54,6 +54,16 @@ export class Forecaster {
     return this.#model.name;
   }
 
+  /** false: the weights come from a formula and know nothing of any series; they show the engine, not skill. */
+  get trained(): boolean {
+    return this.#model.trained ?? !/^bundled:.*-formula$/.test(this.#model.name);
+  }
+
+  /** Levels of the model's native quantiles, ascending; undefined where quantiles come from sample paths. */
+  get quantileLevels(): readonly number[] | undefined {
+    return this.#model.quantileLevels;
+  }
+
   /** Longest context in steps that never recompiles; longer histories are cut to it unless `context` asks for more. */
   get maximumContext(): number {
     return this.#model.maximumContext;
@@ -73,6 +83,7 @@ export class Forecaster {
     const horizon = this.#horizon(checked, checkedSeries);
     const context = checked.context ?? this.#model.maximumContext;
     const samples = checked.samples ?? this.#model.defaultSamples;
+    checkLevels(checked, samples, this.#model);
     const prepared = checkedSeries.map((entry) => prepareSeries(entry, horizon, context));
     return this.#inTurn(checked.signal, () => this.#run(prepared, horizon, samples, checked));
   }
@@ -199,6 +210,28 @@ function splitRows(prepared: readonly PreparedSeries[], samples: number): Prepar
   const chunks: PreparedSeries[][] = [];
   for (let start = 0; start < prepared.length; start += perChunk) chunks.push(prepared.slice(start, start + perChunk));
   return chunks;
+}
+
+/** Levels that the model cannot state are refused before any work. Default levels are left out after a mean decode instead. */
+function checkLevels({ quantiles, quantilesAsked }: CheckedOptions, samples: number, model: ForecastModel): void {
+  const knots = model.quantileLevels;
+  if (knots === undefined) {
+    if (quantilesAsked && samples === 0) {
+      throw new InputError(
+        "no-quantiles",
+        `a mean decode (samples: 0) of ${model.name} has no quantiles: ask for samples, for example samples: 256, or leave quantiles out`,
+      );
+    }
+    return;
+  }
+  const [first, last] = [knots[0] ?? Number.NaN, knots[knots.length - 1] ?? Number.NaN];
+  const outside = quantiles.find((level) => !(level >= first && level <= last));
+  if (outside !== undefined) {
+    throw new InputError(
+      "quantile-outside-knots",
+      `quantile ${outside} lies outside what ${model.name} states (${first} to ${last}): ask for a level in that range`,
+    );
+  }
 }
 
 /** A level that cannot be stated fails the call, not the later reading of it. Default levels are left out after a mean decode. */

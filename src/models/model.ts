@@ -68,6 +68,10 @@ export interface ForecastModel {
   readonly maximumHorizon: number;
   /** Samples used when the caller names none. */
   readonly defaultSamples: number;
+  /** Levels of native quantiles, ascending. Absent: quantiles come from sample paths. */
+  readonly quantileLevels?: readonly number[];
+  /** false: weights made from a formula, which show the engine and know nothing. Absent: trained, unless the name says "-formula". */
+  readonly trained?: boolean;
   predict(request: ModelRequest): Promise<readonly ModelSeriesAnswer[]>;
   report(): ModelReport;
   /** Frees device memory; a second call does nothing. During a predict it aborts that first. */

@@ -1,0 +1,112 @@
+/**
+ * The commands and flags of `tempograph`. What a command does is in its own file, loaded when it runs.
+ */
+import { Command, Option } from "commander";
+import { resolveSettings } from "../forecast/resolve-settings.js";
+import { SETTINGS, type SettingName } from "../forecast/settings.js";
+import type { AnalyzeCommandOptions } from "./analyze.js";
+import type { CliContext } from "./context.js";
+import type { ForecastFlags } from "./forecast.js";
+import { settingFlags } from "./setting-flags.js";
+
+type Finish = (code: number) => void;
+
+/** Names that later versions use: read so that they can be refused with a reason, and left out of the help. */
+const REFUSED_FLAGS = [
+  "--known <file>",
+  "--last <k>",
+  "--tokenizer <reference>",
+  "--temperature <number>",
+  "--top-k <count>",
+  "--top-p <share>",
+  "--revision <name>",
+  "--offline",
+];
+
+export function addCommands(program: Command, context: CliContext, finish: Finish): void {
+  const add = (name: string): Command =>
+    program.command(name).copyInheritedSettings(program).helpOption("--help", "print help").allowExcessArguments(false);
+  forecastCommand(add("forecast"), context, finish);
+  demoCommand(add("demo"), context, finish);
+  analyzeCommand(add("analyze"), context, finish);
+  configCommand(add("config"), context, finish);
+  goldenCommand(add("golden"), context, finish);
+}
+
+function forecastCommand(command: Command, context: CliContext, finish: Finish): void {
+  command.description("forecast the series of a CSV or JSON file").argument("<file>", "the file, or - for standard input");
+  settingOptions(command, ["model", "horizon", "context", "samples", "quantiles", "seed", "device", "mode", "kvCache", "threads"]);
+  command
+    .option("--time <column>", "column of timestamps")
+    .option("--target <columns>", "columns to forecast, with commas between")
+    .option("--id <column>", "column that tells series apart (long tables)")
+    .option("--frequency <step>", "calendar step such as 1h, 15min, D; missing steps become gaps")
+    .option("--past <columns>", "columns used as past covariates")
+    .option("--joint", "columns are variates of one series")
+    .option("--paths", "put sample paths into the JSON")
+    .option("--no-report", "leave the report out; equal inputs then give equal bytes")
+    .option("--format <name>", "table, json, csv or chart", "table")
+    .option("--output <file>", "write there instead of standard output")
+    .option("--quiet", "no notes on standard error");
+  for (const flag of REFUSED_FLAGS) command.addOption(new Option(flag).hideHelp());
+  command.action(async (file: string, flags: ForecastFlags) => {
+    const { runForecast } = await import("./forecast.js");
+    finish(await runForecast(file, flags, context));
+  });
+}
+
+function demoCommand(command: Command, context: CliContext, finish: Finish): void {
+  command.description("forecast the example series and show what the engine did").action(async () => {
+    const { runDemo } = await import("./demo.js");
+    finish(await runDemo(context));
+  });
+}
+
+function analyzeCommand(command: Command, context: CliContext, finish: Finish): void {
+  command
+    .description("read compiler logs (TORCH_LOGS, TORCH_TRACE, TEMPOGRAPH_LOGS) and say what to change")
+    .argument("<logs...>", "log files, plain or gzipped, or - for standard input")
+    .option("--json", "the same as --format json")
+    .option("--format <name>", "terminal, markdown or json (default: terminal)")
+    .option("--output <file>", "write there instead of standard output")
+    .option("--fail-on <severity>", "exit with 1 from this severity on: good, investigate or bad (default: bad)")
+    .action(async (logs: string[], flags: AnalyzeCommandOptions) => {
+      const { runAnalyzeCommand } = await import("./analyze.js");
+      finish(await runAnalyzeCommand(logs, flags, context));
+    });
+}
+
+function configCommand(command: Command, context: CliContext, finish: Finish): void {
+  command
+    .description("list every setting with its value and where the value came from")
+    .option("--json", "as JSON")
+    .action(async (flags: { json?: boolean }) => {
+      const { runConfig } = await import("./config.js");
+      finish(runConfig(context, flags));
+    });
+}
+
+function goldenCommand(command: Command, context: CliContext, finish: Finish): void {
+  command
+    .description("run golden cases and compare every tensor (for developers)")
+    .argument("<directories...>", "case folders, or folders of cases");
+  settingOptions(command, ["device", "mode"]);
+  command.option("--json", "as JSON").action(async (directories: string[], flags: { device?: string; mode?: string; json?: boolean }) => {
+    const [{ runGoldenCommand }, { goldenFunctions }] = await Promise.all([
+      import("./golden.js"),
+      import("../diagnostics/golden/functions.js"),
+    ]);
+    const sources = { flags: settingFlags(flags), environment: context.environment, folder: context.folder };
+    const { device, mode } = resolveSettings(sources).values;
+    finish(await runGoldenCommand(directories, { device, mode, json: flags.json ?? false, functions: goldenFunctions }, context));
+  });
+}
+
+function settingOptions(command: Command, names: readonly SettingName[]): void {
+  for (const name of names) {
+    const setting = SETTINGS[name];
+    if (setting.flag === undefined) throw new Error(`setting ${name} has no flag`);
+    const text = setting.defaultValue === undefined ? setting.defaultText : String(setting.defaultValue);
+    command.option(`${setting.flag} <value>`, `${setting.meaning} (default: ${text ?? "unset"})`);
+  }
+}

@@ -1,0 +1,46 @@
+/**
+ * The JSON form of a forecast as a schema, tied to the types of forecast.ts. For published JSON Schemas and for checking answers from elsewhere.
+ */
+import { z } from "zod";
+import type { ForecastJson, ForecastReport } from "./forecast.js";
+
+const count = z.number().int().nonnegative();
+const milliseconds = z.number().nonnegative();
+/** A step without a value is null in JSON. */
+const steps = z.array(z.number().nullable());
+
+export const forecastReportSchema = z.strictObject({
+  device: z.string().describe("One line: device, instruction set, compiler."),
+  mode: z.string(),
+  kvCache: z.string(),
+  threads: count,
+  compiles: count,
+  recompiles: count,
+  graphBreaks: count,
+  fallbacks: count,
+  capturedSteps: count.describe("Decode steps that were one replayed call."),
+  steps: count,
+  foreignCallsPerStep: z.number().nonnegative().describe("Calls that run kernels, per decode step."),
+  waits: count.describe("Hand-overs off the event loop."),
+  milliseconds: z.strictObject({ load: milliseconds, compile: milliseconds, first: milliseconds, total: milliseconds }),
+  peakBytes: count,
+  meanKind: z.string().describe('How `mean` was made, such as "sample mean".'),
+}) satisfies z.ZodType<ForecastReport>;
+
+export const forecastSchema = z.strictObject({
+  series: z.array(
+    z.strictObject({
+      id: z.string(),
+      variate: z.string(),
+      timestamps: z.array(z.union([z.string(), count])).describe("[horizon] ISO 8601 with the input's offset, or steps counted from 0."),
+      mean: steps.describe("[horizon]"),
+      quantiles: z.record(z.string(), steps).describe("[horizon] by level."),
+      paths: z.array(steps).optional().describe("[samples][horizon], only when asked for."),
+    }),
+  ),
+  report: forecastReportSchema.optional(),
+});
+
+/** Every answer the library writes fits the schema; the schema also takes null, which JSON writes for NaN. */
+export type ForecastJsonFits = ForecastJson extends z.infer<typeof forecastSchema> ? true : never;
+export const forecastJsonFits: ForecastJsonFits = true;
