@@ -1,6 +1,7 @@
 /** The models the package can run: one row per bundled name and per family. Loading goes from a reference to a ForecastModel. */
 import { existsSync, statSync } from "node:fs";
 import { openDevice, type Mode } from "../trace/entry.js";
+import { FallbackModel } from "./fallback.js";
 import { formulaCheckpoint } from "./formula/checkpoint.js";
 import { InputError } from "./input-error.js";
 import type { ForecastModel } from "./model.js";
@@ -25,31 +26,44 @@ const bundled: Readonly<Record<string, () => Checkpoint>> = {
 };
 
 interface Family {
+  readonly title: string;
   /** Whether a config.json belongs to this family. */
   readonly recognises: (config: Readonly<Record<string, unknown>>) => boolean;
   readonly load: (name: string, checkpoint: Checkpoint, loaded: LoadedDevice, options: ModelOptions) => ForecastModel;
 }
 
 const families: readonly Family[] = [
-  { recognises: (config) => "embed_dim" in config && "spacewise_every_n_layers" in config, load: (...parts) => Toto1Model.load(...parts) },
+  {
+    title: "Toto 1.0",
+    recognises: (config) => "embed_dim" in config && "spacewise_every_n_layers" in config,
+    load: (...parts) => Toto1Model.load(...parts),
+  },
 ];
 
 export const bundledModels = (): readonly string[] => Object.keys(bundled).map((name) => `bundled:${name}`);
 
 /** Loads `bundled:NAME` or a folder. Throws InputError for an unknown reference, and what the family finds wrong. */
 export async function loadModel(reference: string, settings: LoadSettings): Promise<ForecastModel> {
+  const onNote = settings.onNote ?? ((): void => undefined);
+  const loaded = openDevice(settings.device, settings.threads === undefined ? {} : { threads: settings.threads });
+  if (loaded.note) onNote(loaded.note);
+  const model = await Promise.resolve(loadOn(reference, settings, loaded));
+  if (settings.device !== "auto" || loaded.device.name !== "native") return model;
+  return new FallbackModel(model, () => loadOn(reference, settings, openDevice("reference")), onNote);
+}
+
+function loadOn(reference: string, settings: LoadSettings, loaded: LoadedDevice): ForecastModel {
   const checkpoint = openCheckpointOf(reference, settings);
   try {
     const family = families.find(({ recognises }) => recognises(checkpoint.config));
-    if (!family)
+    if (!family) {
+      const fields = Object.keys(checkpoint.config).slice(0, 8).join(", ") || "none";
       throw new InputError(
         "model-unknown",
-        `${reference}: config.json fits none of the known models (Toto 1.0). Found the fields ${Object.keys(checkpoint.config).slice(0, 8).join(", ") || "none"}.`,
+        `${reference}: config.json fits none of the known models (${families.map(({ title }) => title).join(", ")}). Found the fields ${fields}.`,
       );
-    const loaded = openDevice(settings.device, settings.threads === undefined ? {} : { threads: settings.threads });
-    if (loaded.note) settings.onNote?.(loaded.note);
-    const options: ModelOptions = { mode: settings.mode as Mode, kvCache: settings.kvCache as KvCacheStrategy };
-    return await Promise.resolve(family.load(reference, checkpoint, loaded, options));
+    }
+    return family.load(reference, checkpoint, loaded, { mode: settings.mode as Mode, kvCache: settings.kvCache as KvCacheStrategy });
   } finally {
     checkpoint.source.close();
   }
