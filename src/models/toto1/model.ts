@@ -66,9 +66,13 @@ export class Toto1Model implements ForecastModel {
     const steps = Math.ceil(request.horizon / this.config.patch);
     this.#sampled = request.samples > 0;
     const paths = request.series.map((series) => series.values.map(() => new Float32Array(Math.max(1, request.samples) * request.horizon)));
-    const byVariates = new Map<number, number[]>();
-    request.series.forEach(({ values }, index) => byVariates.set(values.length, [...(byVariates.get(values.length) ?? []), index]));
-    const chunks = [...byVariates.values()].flatMap((indices) => this.#chunks(request, indices, steps));
+    // A program holds for one number of variates, and a chunk labels the same number of them exogenous.
+    const alike = new Map<string, number[]>();
+    request.series.forEach(({ values, knownFuture }, index) => {
+      const key = `${values.length} ${knownFuture?.length ?? 0}`;
+      alike.set(key, [...(alike.get(key) ?? []), index]);
+    });
+    const chunks = [...alike.values()].flatMap((indices) => this.#chunks(request, indices, steps));
     let done = 0;
     for (const chunk of chunks) {
       await this.#predictChunk(request, chunk, steps, paths, () => request.onProgress?.(++done, chunks.length * steps));
@@ -122,7 +126,8 @@ export class Toto1Model implements ForecastModel {
     const { patch } = this.config;
     const { horizon } = request;
     const members = chunk.series.map((part) => ({ ...part, series: request.series[part.index] as ModelSeries }));
-    const variates = (members[0] as (typeof members)[0]).series.values.length;
+    const { values, knownFuture } = (members[0] as (typeof members)[0]).series;
+    const [variates, exogenous] = [values.length, knownFuture?.length ?? 0];
     const rows = members.flatMap(({ series, index, pathFrom, paths: count }) =>
       Array.from({ length: count * variates }, (_, row) => ({
         series,
@@ -131,7 +136,6 @@ export class Toto1Model implements ForecastModel {
         variate: row % variates,
       })),
     );
-    const exogenous = Math.max(...members.map(({ series }) => series.knownFuture?.length ?? 0));
     const keys = new Int32Array(rows.length * 3);
     rows.forEach(({ series, path, variate }, row) => keys.set([series.stream | 0, path, variate], 3 * row));
     const decodeRequest: DecodeRequest = {
