@@ -7,5 +7,20 @@ export { parseToto1Config, type Toto1Config } from "./models/toto1/config.js";
 export type { Entry } from "./models/toto1/layout.js";
 export { outputParameters, sanitise } from "./models/toto1/forward.js";
 export { loadToto1Weights, type Toto1Weights } from "./models/toto1/weights.js";
-export { causalScaler, compile, linear, Tensor } from "./tensor/index.js";
+export { KronosCodec, type TokenArrays } from "./models/kronos/codec.js";
+export {
+  parseKronosModelConfig,
+  parseKronosTokenizerConfig,
+  type KronosModelConfig,
+  type KronosTokenizerConfig,
+} from "./models/kronos/config.js";
+export { KronosNetwork, type LogitsInputs } from "./models/kronos/forward.js";
+export { KronosGenerator, type GenerateRequest } from "./models/kronos/generate.js";
+export { cacheShape as kronosCacheShape, placesOf, stackRotary } from "./models/kronos/layout.js";
+export { averagePaths, denormalise, fillCandles, normaliseCandles, type CandleColumns } from "./models/kronos/normalise.js";
+export { loadKronosModelWeights, loadKronosTokenizerWeights } from "./models/kronos/weights.js";
+export { featuresOf, wallClock } from "./forecast/candle-time.js";
+export { parseStamp } from "./io/timestamps.js";
+export { KeyValueCache } from "./nn/key-value-cache.js";
+export { causalScaler, compile, linear, Tensor, tokenProbabilities } from "./tensor/index.js";
 export { modes, openDevice, size, State, type Mode } from "./trace/entry.js";

@@ -9,6 +9,7 @@ import { elementwiseOps } from "./ops/elementwise.js";
 import { reduceOps } from "./ops/reduce.js";
 import { routineOps } from "./ops/routines.js";
 import { stateOps } from "./ops/state.js";
+import { tokenOps } from "./ops/tokens.js";
 import { viewOps } from "./ops/view.js";
 
 export type OpClass =
@@ -46,7 +47,7 @@ export interface OpSpec {
 }
 
 export const opTable: Readonly<Record<string, OpSpec>> = Object.fromEntries(
-  [...elementwiseOps, ...reduceOps, ...viewOps, ...contractionOps, ...attentionOps, ...stateOps, ...routineOps].map((spec) => [
+  [...elementwiseOps, ...reduceOps, ...viewOps, ...contractionOps, ...attentionOps, ...stateOps, ...routineOps, ...tokenOps].map((spec) => [
     spec.name,
     spec,
   ]),

@@ -2,3 +2,4 @@
 export * from "./compile.js";
 export * from "./functional.js";
 export * from "./tensor.js";
+export * from "./tokens.js";
