@@ -39,20 +39,25 @@ CANDLE_SOURCES = """| source | licence |
 ABOUT = {
     "toto2-nano": ("toto2", "A small forecasting model in the Toto 2.0 layout: unit-scaled patch decoder, nine quantiles, patch 32, context up to 2048."),
     "toto1-nano": ("toto1", "A small forecasting model in the Toto 1.0 layout: causal patch decoder with a 6-component Student-t mixture, patch 32, context up to 2048."),
-    "kronos-tokenizer-nano": ("kronos", "The candle tokenizer of kronos-nano, in the Kronos layout: 10 + 10 bits per bar, 3 + 3 causal blocks of width 96."),
+    "kronos-tokenizer-nano": ("kronos", "The candle tokenizer of kronos-nano, in the Kronos layout: 10 + 10 bits per bar, 3 + 3 causal blocks of width 96. The encoder is constructed "
+        "(8 bits close, 4 bits open - close, 3 + 3 bits wicks, 2 bits volume, thresholds from the training data; training/candle_code.py), the decoder is trained."),
     "kronos-nano": ("kronos", "A small candle model in the Kronos layout: 4 blocks of width 128 over the tokens of kronos-tokenizer-nano; sequences up to 192 bars."),
 }
 
 LIMITS = {
-    "toto2-nano": """- Trained on contexts up to 2048 samples and horizons up to about 480; beyond that it extrapolates.
+    "toto2-nano": """- The scores above are on the later part of series whose earlier part was trained on; expect less on sources never seen.
+- Trained on contexts up to 2048 samples and horizons up to about 480; beyond that it extrapolates.
 - Learns joint variates from few aligned records and from synthetic mixtures; expect little gain over separate series.
 - Known covariates were not part of training.
 - Contexts shorter than one patch (32 samples) are seen with zeros in front, as the format prescribes; training included such inputs, but prefer longer ones.
 - Rare bursts and level shifts are covered by the quantiles, not predicted.""",
-    "toto1-nano": """- The scaler of this format never divides by less than 0.32: series whose whole amplitude is far below that are squashed towards their mean. Rescale them first.
+    "toto1-nano": """- The scores above are on the later part of series whose earlier part was trained on; expect less on sources never seen.
+- The scaler of this format never divides by less than 0.32: series whose whole amplitude is far below that are squashed towards their mean. Rescale them first.
 - Samples inside a patch are independent given the context, so paths look rougher than real ones; quantiles per step are what was trained.
 - Contexts up to 2048 samples; exogenous labels are absent.""",
-    "kronos-tokenizer-nano": """- Prices are rounded to what 20 bits per bar can hold; see the reconstruction error. Units come from about 50 to 160 bars of context.
+    "kronos-tokenizer-nano": """- Closes are held to about 0.04 deviations of the context; units should come from about 50 to 160 bars.
+- Amount has no bits of its own: it is guessed from volume and price.
+- The encoder's thresholds are steep (weights up to 1e7): keep it in float32.
 - Only of use with kronos-nano.""",
     "kronos-nano": """- Not investment advice: it describes the spread of plausible next bars and knows nothing about direction.
 - Sequences (context plus generated bars) up to 192; give it about 128 bars. Longer contexts stretch the units and coarsen prices.

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .candle_code import decoder_parameters, start_decoder, start_model, write_encoder
 from .candles import CandleSampler, load_candles
 from .models.kronos import Kronos, KronosConfig, KronosTokenizer, TokenizerConfig
 from .optimise import MuonAdam, clip_gradients, schedule
@@ -26,24 +27,21 @@ COLUMN_WEIGHTS = (1.0, 1.0, 1.0, 4.0, 0.3, 0.1)  # open, high, low, close, volum
 
 
 def tokenizer_loss(model: KronosTokenizer, x: Tensor) -> Tensor:
-    """Reconstruction from all bits and from the coarse ones, in units of each window's own one-bar moves, plus
-    commitment and bit balance. The sign is passed straight through."""
-    latent = model.latent(x)
-    signs = torch.where(latent > 0, 1.0, -1.0) * model.bits**-0.5
-    through = latent + (signs - latent).detach()
-    fine = model.decode_signs(through)
-    coarse = model.decode_signs(through[..., : model.config.s1_bits], coarse=True)
-    step = x[..., 3].diff(dim=1).square().mean(1).sqrt()[:, None, None].clamp(min=0.02)
+    """Reconstruction from all bits and from the coarse ones, in units of each window's own one-bar moves. The encoder is
+    given (candle_code.py), so no gradient passes the signs."""
+    with torch.no_grad():
+        signs = torch.where(model.latent(x) > 0, 1.0, -1.0) * model.bits**-0.5
+    fine = model.decode_signs(signs)
+    coarse = model.decode_signs(signs[..., : model.config.s1_bits], coarse=True)
+    step = x[..., 3].diff(dim=1).square().mean(1).sqrt()[:, None, None].clamp(min=0.05)
     unit = torch.cat((step.expand(-1, 1, 4), torch.full_like(step, 0.6).expand(-1, 1, 2)), -1)
     weight = torch.tensor(COLUMN_WEIGHTS) / sum(COLUMN_WEIGHTS)
 
     def distance(y: Tensor) -> Tensor:
         error = (y.float() - x) / unit
-        return ((error.square() + 0.01).sqrt() * weight).sum(-1).mean()
+        return ((error.square() + 0.001).sqrt() * weight).sum(-1).mean()
 
-    commitment = (latent - signs.detach()).square().sum(-1).mean()
-    balance = (latent * model.bits**0.5).clamp(-1, 1).mean((0, 1)).square().mean()
-    return distance(fine) + 0.4 * distance(coarse) + 0.05 * commitment + 0.05 * balance
+    return distance(fine) + 0.2 * distance(coarse)
 
 
 def model_loss(model: Kronos, tokenizer: KronosTokenizer, x: Tensor, stamps: Tensor, contexts: Tensor) -> Tensor:
@@ -59,10 +57,10 @@ def model_loss(model: Kronos, tokenizer: KronosTokenizer, x: Tensor, stamps: Ten
     return ((losses[0] + losses[1]) * scored.flatten()).sum() / scored.sum()
 
 
-def parameter_groups(model: nn.Module, lr: float) -> list[dict]:
-    muon = [p for n, p in model.named_parameters() if p.dim() == 2 and any(k in n for k in ("self_attn", "ffn", "cross_attn", "fusion"))]
-    chosen = {id(p) for p in muon}
-    return [{"params": muon, "lr": lr, "kind": "muon", "decay": 0.02}, {"params": [p for p in model.parameters() if id(p) not in chosen], "lr": lr * 0.3}]
+def parameter_groups(model: nn.Module, trained: list[Tensor], lr: float) -> list[dict]:
+    hidden = {id(p) for n, p in model.named_parameters() if p.dim() == 2 and any(k in n for k in ("self_attn", "ffn", "cross_attn", "fusion"))}
+    muon = [p for p in trained if id(p) in hidden]
+    return [{"params": muon, "lr": lr, "kind": "muon", "decay": 0.02}, {"params": [p for p in trained if id(p) not in hidden], "lr": lr * 0.2}]
 
 
 def initialise(model: nn.Module) -> None:
@@ -97,8 +95,15 @@ def main() -> None:
     initialise(model)
     if args.part == "model":
         tokenizer.load_state_dict(torch.load(args.tokenizer, weights_only=False)["model"])
-    optimiser = MuonAdam(parameter_groups(model, args.lr))
     sampler = CandleSampler(load_candles(args.data, args.visible, args.without_copyleft), LENGTH, args.seed)
+    if args.part == "tokenizer":
+        examples = sampler.draw(400, CONTEXT_LOW, CONTEXT_HIGH)[0]
+        write_encoder(model, examples)
+        start_decoder(model, examples)
+    else:
+        start_model(model)
+    trained = decoder_parameters(model) if args.part == "tokenizer" else list(model.parameters())
+    optimiser = MuonAdam(parameter_groups(model, trained, args.lr))
     extra = {"sampler": (lambda: sampler.rng.bit_generator.state, lambda s: setattr(sampler.rng.bit_generator, "state", s))}
     run.resume(model, optimiser, extra)
     print(f"{sum(q.numel() for q in model.parameters())} parameters, {len(sampler.candles)} series", flush=True)
