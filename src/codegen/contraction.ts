@@ -22,24 +22,45 @@ const prologueBytes = 1 << 20;
 export const panelsOf = (width: number): number => Math.ceil(width / panelColumns);
 
 /** Most rows per block, a multiple of 8; fewer when a prologue writes deep rows to scratch. */
+/** Depth from which a contraction is cut along k, so that a block's part of x stays in the second-level cache while all panels pass. */
+const deep = 1536;
+const deepChunk = 512;
+/** Distance of rows of a copied chunk: rows a multiple of 4 KB apart would all fall into the same few sets of the caches. */
+const packedStride = deepChunk + 16;
+/** Panels whose sums are kept while k advances. */
+const panelsTogether = 8;
+
 const largestBlock = (depth: number, copied: boolean): number =>
   copied ? Math.max(8, Math.min(blockRows, Math.floor(prologueBytes / (depth * 4) / 8) * 8)) : blockRows;
 
 /** The accumulator tile: `rows` x 48 outputs in registers, one fma chain each. */
-export function tileFunctions(isa: TargetIsa): string {
+export function tileFunctions(isa: TargetIsa, carried: boolean): string {
   const { rows, vectors } = isaTable[isa].tile;
   const cases = Array.from(
     { length: rows },
-    (_, index) => `    case ${index + 1}: accumulate(a, stride, b, depth, out, ${index + 1}, 1); break;`,
+    (_, index) => `    case ${index + 1}: accumulate(a, stride, b, depth, out, ${index + 1}, 1, CARRY); break;`,
   ).join("\n");
-  return `/* out[m][0..47] = sum over k of a[m][k] * b[k][0..47]. Prefetching runs ahead across panel ends: it only pays while b comes from memory. */
-INLINE void accumulate(const float *a, int64_t stride, const float *b, int64_t depth, float *out, const int rows, const int prefetch) {
+  const tile = (
+    name: string,
+    carry: number,
+  ): string => `static __attribute__((noinline, unused)) void ${name}(int64_t rows, const float *a, int64_t stride, const float *b, int64_t depth, float *out) {
+  switch (rows) {
+${cases.replaceAll("CARRY", String(carry))}
+  }
+}
+static __attribute__((noinline, unused)) void ${name}_full(const float *a, int64_t stride, const float *b, int64_t depth, float *out) { accumulate(a, stride, b, depth, out, ${rows}, 0, ${carry}); }
+`;
+  return `/*
+ * out[m][0..47] = sum over k of a[m][k] * b[k][0..47], or with carry that chain continued from out. Prefetching runs ahead across panel ends: it only pays while b
+ * comes from memory.
+ */
+INLINE void accumulate(const float *a, int64_t stride, const float *b, int64_t depth, float *out, const int rows, const int prefetch, const int carry) {
   for (int column = 0; column < ${panelColumns}; column += ${16 * vectors}) {
     f32x16 sum[${rows}][${vectors}];
 #pragma GCC unroll ${rows}
     for (int m = 0; m < rows; m++)
 #pragma GCC unroll ${vectors}
-      for (int v = 0; v < ${vectors}; v++) sum[m][v] = splat_f32(0);
+      for (int v = 0; v < ${vectors}; v++) sum[m][v] = carry ? load_f32(out + m * ${panelColumns} + column + 16 * v) : splat_f32(0);
     for (int64_t k = 0; k < depth; k++) {
       const float *const line = b + k * ${panelColumns} + column;
       f32x16 w[${vectors}];
@@ -61,13 +82,7 @@ INLINE void accumulate(const float *a, int64_t stride, const float *b, int64_t d
       for (int v = 0; v < ${vectors}; v++) store_f32(out + m * ${panelColumns} + column + 16 * v, sum[m][v]);
   }
 }
-static __attribute__((noinline, unused)) void tile_full(const float *a, int64_t stride, const float *b, int64_t depth, float *out) { accumulate(a, stride, b, depth, out, ${rows}, 0); }
-static __attribute__((noinline, unused)) void tile(int64_t rows, const float *a, int64_t stride, const float *b, int64_t depth, float *out) {
-  switch (rows) {
-${cases}
-  }
-}
-`;
+${tile("tile", 0)}${carried ? tile("tile_on", 1) : ""}`;
 }
 
 interface XAddress {
@@ -101,6 +116,18 @@ export class ContractionEmitter {
     return { dim: this.#rows, divide: this.#block, times: this.#panels };
   }
 
+  /** One deep matrix read in place: cut along k. */
+  get carried(): boolean {
+    const [segment] = this.kernel.segments;
+    return (
+      this.#depth >= deep &&
+      !this.#copied &&
+      this.kernel.segments.length === 1 &&
+      segment?.contractions.length === 1 &&
+      segment.contractions[0]?.op === "linear"
+    );
+  }
+
   emit(): void {
     const { writer, kernel } = this;
     const rows = writer.number(this.#rows);
@@ -111,6 +138,10 @@ export class ContractionEmitter {
     // Blocks of equal height, so that threads which get different blocks get equal work.
     writer.line(`const int64_t blocks = (${rows} + ${this.#block - 1}) / ${this.#block};`);
     writer.line(`const int64_t tall = blocks > 0 ? ((${rows} + blocks - 1) / blocks + 7) / 8 * 8 : 8;`);
+    if (this.carried) {
+      this.#emitDeep(kernel.segments[0] as ContractionSegment);
+      return;
+    }
     if (area) writer.line("int64_t prepared = -1;");
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
       writer.line(`const int64_t block = unit / ${this.#panels}, panel = unit % ${this.#panels}, first = block * tall;`);
@@ -175,6 +206,53 @@ export class ContractionEmitter {
       });
       emitter.prepare();
       emitter.emitRow();
+    });
+  }
+
+  /** Chunks of k outside, panels inside: the sums of a few panels are stored and taken up again, which leaves every chain as it is. */
+  #emitDeep(segment: ContractionSegment): void {
+    const { writer } = this;
+    const rows = writer.number(this.#rows);
+    const [node] = segment.contractions as readonly [Node];
+    const weight = writer.pointer(node.states[0]?.state as object, "f32", "weight");
+    const area = writer.scratch(panelsTogether * this.#block * panelColumns);
+    const packed = writer.scratch(this.#block * packedStride);
+    writer.block("for (int64_t unit = begin; unit < end;)", () => {
+      writer.line(`const int64_t block = unit / ${this.#panels}, first = block * tall;`);
+      writer.line(
+        `const int64_t count = ${rows} - first < tall ? ${rows} - first : tall, chunk = count > 16 ? ${deepChunk} : ${this.#depth};`,
+      );
+      writer.line(`int64_t stop = (block + 1) * ${this.#panels} < end ? (block + 1) * ${this.#panels} : end;`);
+      writer.line(`stop = unit + ${panelsTogether} < stop ? unit + ${panelsTogether} : stop;`);
+      const x = this.#address();
+      writer.block(`for (int64_t k = 0; k < ${this.#depth}; k += chunk)`, () => {
+        writer.line(
+          `const int64_t part = ${this.#depth} - k < chunk ? ${this.#depth} - k : chunk, stride = count > 16 ? ${packedStride} : ${x.stride};`,
+        );
+        writer.line(`const float *const x = count > 16 ? ${packed} : ${x.pointer} + k;`);
+        writer.line(
+          `if (count > 16) for (int64_t m = 0; m < count; m++) memcpy(${packed} + m * ${packedStride}, ${x.pointer} + m * ${x.stride} + k, (size_t)part * 4);`,
+        );
+        writer.block("for (int64_t u = unit; u < stop; u++)", () => {
+          writer.line(`const float *const w = ${weight} + (u % ${this.#panels}) * ${this.#depth * panelColumns} + k * ${panelColumns};`);
+          writer.block(`for (int64_t m = 0; m < count; m += ${this.#tileRows})`, () => {
+            writer.line(`const int64_t height = count - m < ${this.#tileRows} ? count - m : ${this.#tileRows};`);
+            writer.line(`const float *const a = x + m * stride;`);
+            writer.line(`float *const sums = ${area} + ((u - unit) * ${this.#block} + m) * ${panelColumns};`);
+            writer.line(
+              `if (m > 0 && height == ${this.#tileRows}) { if (k == 0) tile_full(a, stride, w, part, sums); else tile_on_full(a, stride, w, part, sums); }`,
+            );
+            writer.line(`else if (k == 0) tile(height, a, stride, w, part, sums);`);
+            writer.line(`else tile_on(height, a, stride, w, part, sums);`);
+          });
+        });
+      });
+      writer.block("for (int64_t u = unit; u < stop; u++)", () => {
+        writer.line(`const int64_t column0 = (u % ${this.#panels}) * ${panelColumns}, m = 0;`);
+        writer.line(`const float *const sums0 = ${area} + (u - unit) * ${this.#block * panelColumns};`);
+        writer.block("for (int64_t i = 0; i < count; i++)", () => this.#emitEpilogue(segment));
+      });
+      writer.line("unit = stop;");
     });
   }
 

@@ -4,10 +4,12 @@ import { dtypes } from "../ir/dtype.js";
 import type { Graph, Node, StateDeclaration } from "../ir/graph.js";
 import { resolveAccess } from "../ir/access.js";
 import type { BufferReference, Kernel, KernelLaunch, Program, ProgramBuffer, Units } from "../ir/kernel.js";
+import { attentionForm } from "../ir/ops/attention.js";
 import { AttentionEmitter } from "./attention.js";
 import { ContractionEmitter, contractionCost, tileFunctions } from "./contraction.js";
 import type { TargetIsa } from "./helpers.js";
 import { emitRows, rowsCost } from "./row-kernel.js";
+import { PagedAttentionEmitter } from "./paged-attention.js";
 import { routines } from "./routines.js";
 import { sourceFile, textHash, type KernelText } from "./source.js";
 import { KernelWriter } from "./writer.js";
@@ -49,10 +51,11 @@ function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa): Rendered 
     case "contraction": {
       const emitter = new ContractionEmitter(writer, kernel, isa);
       emitter.emit();
-      return { functions: [tileFunctions(isa)], units: emitter.units, grain: 1, ...contractionCost(kernel) };
+      return { functions: [tileFunctions(isa, emitter.carried)], units: emitter.units, grain: 1, ...contractionCost(kernel) };
     }
     case "attention": {
-      const emitter = new AttentionEmitter(writer, kernel.node, isa);
+      const paged = attentionForm(kernel.node.attributes) === "paged";
+      const emitter = new (paged ? PagedAttentionEmitter : AttentionEmitter)(writer, kernel.node, isa);
       emitter.emit();
       return { functions: emitter.functions, units: emitter.units, grain: 1, flops: 0, bytes: 0 };
     }
