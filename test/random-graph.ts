@@ -61,6 +61,8 @@ class RandomGraph {
     () => this.#keep(this.#input()),
     () => this.#write(this.#value()),
     () => this.#readState(),
+    () => this.#moveState(),
+    () => this.#residualOfState(this.#value()),
     () => this.#attend(this.#value()),
   ];
 
@@ -245,6 +247,25 @@ class RandomGraph {
     this.#keep(this.#add("read", [], { dtype: "f32" }, [state]));
   }
 
+  /** A state's rows, changed and written back to other places: rows must not be read after they were overwritten. */
+  #moveState(): void {
+    if (this.#states.length === 0) return this.#write(this.#value());
+    const { state } = this.#pick(this.#states);
+    this.#write(this.#unary(this.#add("read", [], { dtype: "f32" }, [state])));
+    if (this.#random() < 0.5) this.#readState();
+  }
+
+  /** A contraction of a state as it was, added to the state as it became. */
+  #residualOfState(x: Node): void {
+    const held = this.#states.find(({ width }) => sameText(width, x.shape[1]));
+    if (!held || x.shape.length !== 2) return this.#write(x);
+    const read = (): Node => this.#add("read", [], { dtype: "f32" }, [held.state]);
+    const before = this.#normalise(read());
+    const gained = this.#random() < 0.5 ? this.#linear(before, held.width) : undefined;
+    this.#write(x);
+    this.#keep(this.#add("add", [read(), gained ?? this.#linear(before, held.width)]));
+  }
+
   /** Query, key and value of a layer, rotated, appended to a cache and attended to; sometimes read before the append as well. */
   #attend(x: Node): void {
     const [lead, depth] = x.shape;
@@ -264,11 +285,12 @@ class RandomGraph {
       return this.#add("rope", [y, vector(ascending), ...tables], { width: d, pairing: this.#pick(["half", "interleaved"]) });
     };
     const q = this.#random() < 0.7 ? rotate(part()) : part();
-    if (this.#random() < 0.3) this.#keep(attend(q));
+    const early = this.#random() < 0.4 ? attend(q) : undefined;
     const k = this.#random() < 0.7 ? rotate(part()) : part();
     const slot = vector(ascending);
     this.#add("appendKeys", [k, row, slot], {}, [keys]);
     this.#add("appendValues", [part(), row, slot], {}, [values]);
+    if (early) this.#keep(this.#random() < 0.7 ? this.#gather(early) : early);
     this.#keep(this.#add("reshape", [attend(q)], { shape: [lead as Dim, heads * d] }));
   }
 }
