@@ -28,6 +28,9 @@ export class FallbackModel implements ForecastModel {
   get name(): string {
     return this.#model.name;
   }
+  get takes(): "candles" | undefined {
+    return this.#model.takes;
+  }
   get maximumContext(): number {
     return this.#model.maximumContext;
   }

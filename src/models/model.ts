@@ -13,6 +13,8 @@ export interface ModelSeries {
   readonly groups?: Int32Array;
   /** [E][horizon] known future of the last E variates (exogenous). */
   readonly knownFuture?: readonly Float32Array[];
+  /** Time features of candles, [L * 5] and [horizon * 5]: minute, hour, weekday (Monday 0), day, month. Only for models that take candles. */
+  readonly stamps?: { readonly context: Int32Array; readonly future: Int32Array };
   /** Random stream of this series: a hash of its id, 0 for a series without one. */
   readonly stream: number;
 }
@@ -24,9 +26,25 @@ export interface ModelRequest {
   /** Sample paths per series; 0 = deterministic decode (no quantiles where the model has no native ones). */
   readonly samples: number;
   readonly seed: number;
+  /** Only for models that draw tokens. */
+  readonly sampling?: TokenSampling;
   readonly signal?: AbortSignal;
   /** Called after each decode step with steps done and steps in all. */
   readonly onProgress?: (done: number, total: number) => void;
+}
+
+/** How tokens are drawn and candles normalised; absent fields take the published predictor's defaults. */
+export interface TokenSampling {
+  /** > 0; 1 by default. */
+  readonly temperature?: number;
+  /** Likeliest tokens to draw among, ties included; 0 (the default) = all. Above 0 it switches top-p off. */
+  readonly topK?: number;
+  /** Probability mass to draw among, in (0, 1]; 0.9 by default. */
+  readonly topP?: number;
+  /** Bound of normalised values; 5 by default. */
+  readonly clip?: number;
+  /** Tokens the model sees at once; its own by default. */
+  readonly maxContext?: number;
 }
 
 /** Answers own their memory: they stay valid after later calls and after `dispose`. */
@@ -61,6 +79,8 @@ export interface ModelReport {
 
 export interface ForecastModel {
   readonly family: string;
+  /** What a series must be; `candles`: six columns (open, high, low, close, volume, amount) with time features. Absent: any variates. */
+  readonly takes?: "candles";
   readonly name: string;
   /** Longest context in steps that never recompiles. */
   readonly maximumContext: number;

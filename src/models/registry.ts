@@ -1,9 +1,13 @@
 /** The models the package can run: one row per bundled name and per family. Loading goes from a reference to a ForecastModel. */
 import { existsSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { openDevice, type Mode } from "../trace/entry.js";
 import { FallbackModel } from "./fallback.js";
 import { formulaCheckpoint } from "./formula/checkpoint.js";
 import { InputError } from "./input-error.js";
+import { isKronosModel, isKronosTokenizer } from "./kronos/config.js";
+import { KronosModel } from "./kronos/model.js";
 import type { ForecastModel } from "./model.js";
 import type { KvCacheStrategy, LoadedDevice, ModelOptions } from "./options.js";
 import type { Checkpoint } from "./tensor-source.js";
@@ -14,6 +18,8 @@ export interface LoadSettings {
   readonly mode: Mode | (string & {});
   readonly threads?: number | undefined;
   readonly kvCache: KvCacheStrategy | (string & {});
+  /** Folder or bundled name of a Kronos model's tokenizer; absent: the bundled one's own, or the folder `tokenizer` inside or beside the model's. */
+  readonly tokenizer?: string | undefined;
   /** Opens a checkpoint folder; the caller supplies the file reader. */
   readonly openFolder: (folder: string) => Checkpoint;
   /** Hears why a slower device is used. */
@@ -21,26 +27,46 @@ export interface LoadSettings {
 }
 
 /** Bundled models by name; formula weights show the engine, not skill. */
-const bundled: Readonly<Record<string, () => Checkpoint>> = {
+const bundled: Readonly<Record<string, (settings: LoadSettings) => Checkpoint>> = {
   "toto1-formula": () => formulaCheckpoint("toto1-formula", { seed: 1 }),
+  "kronos-formula": () => formulaCheckpoint("kronos-tiny", { seed: 1 }),
+  "kronos-tokenizer-formula": () => formulaCheckpoint("kronos-tokenizer-tiny", { seed: 1 }),
+  "kronos-nano": ({ openFolder }) => openFolder(packageModel("kronos-nano")),
+  "kronos-tokenizer-nano": ({ openFolder }) => openFolder(packageModel("kronos-tokenizer-nano")),
 };
+
+/** Folder of a model that the package carries. */
+const packageModel = (name: string): string => fileURLToPath(new URL(`../../models/${name}`, import.meta.url));
+
+/** Names that load as a model, tokenizers left out. */
+const isTokenizerName = (name: string): boolean => name.includes("-tokenizer-");
 
 interface Family {
   readonly title: string;
   /** Whether a config.json belongs to this family. */
   readonly recognises: (config: Readonly<Record<string, unknown>>) => boolean;
-  readonly load: (name: string, checkpoint: Checkpoint, loaded: LoadedDevice, options: ModelOptions) => ForecastModel;
+  readonly load: (
+    name: string,
+    checkpoint: Checkpoint,
+    loaded: LoadedDevice,
+    options: ModelOptions,
+    settings: LoadSettings,
+  ) => ForecastModel;
 }
 
 const families: readonly Family[] = [
   {
     title: "Toto 1.0",
     recognises: (config) => "embed_dim" in config && "spacewise_every_n_layers" in config,
-    load: (...parts) => Toto1Model.load(...parts),
+    load: (name, checkpoint, loaded, options) => Toto1Model.load(name, checkpoint, loaded, options),
   },
+  { title: "Kronos", recognises: isKronosModel, load: loadKronos },
 ];
 
-export const bundledModels = (): readonly string[] => Object.keys(bundled).map((name) => `bundled:${name}`);
+export const bundledModels = (): readonly string[] =>
+  Object.keys(bundled)
+    .filter((name) => !isTokenizerName(name))
+    .map((name) => `bundled:${name}`);
 
 /** Loads `bundled:NAME` or a folder. Throws InputError for an unknown reference, and what the family finds wrong. */
 export async function loadModel(reference: string, settings: LoadSettings): Promise<ForecastModel> {
@@ -56,6 +82,8 @@ function loadOn(reference: string, settings: LoadSettings, loaded: LoadedDevice)
   const checkpoint = openCheckpointOf(reference, settings);
   try {
     const family = families.find(({ recognises }) => recognises(checkpoint.config));
+    if (!family && isKronosTokenizer(checkpoint.config))
+      throw new InputError("model-unknown", `${reference} is a Kronos tokenizer: name it with --tokenizer, and the model with --model.`);
     if (!family) {
       const fields = Object.keys(checkpoint.config).slice(0, 8).join(", ") || "none";
       throw new InputError(
@@ -63,7 +91,8 @@ function loadOn(reference: string, settings: LoadSettings, loaded: LoadedDevice)
         `${reference}: config.json fits none of the known models (${families.map(({ title }) => title).join(", ")}). Found the fields ${fields}.`,
       );
     }
-    return family.load(reference, checkpoint, loaded, { mode: settings.mode as Mode, kvCache: settings.kvCache as KvCacheStrategy });
+    const options = { mode: settings.mode as Mode, kvCache: settings.kvCache as KvCacheStrategy };
+    return family.load(reference, checkpoint, loaded, options, settings);
   } finally {
     checkpoint.source.close();
   }
@@ -73,7 +102,7 @@ function openCheckpointOf(reference: string, settings: LoadSettings): Checkpoint
   if (reference.startsWith("bundled:")) {
     const make = bundled[reference.slice("bundled:".length)];
     if (!make) throw new InputError("model-unknown", `There is no bundled model "${reference}"; there are: ${bundledModels().join(", ")}.`);
-    return make();
+    return make(settings);
   }
   if (!existsSync(reference))
     throw new InputError(
@@ -83,4 +112,32 @@ function openCheckpointOf(reference: string, settings: LoadSettings): Checkpoint
   if (!statSync(reference).isDirectory())
     throw new InputError("model-missing", `${reference} is a file; a model is a folder with config.json and model.safetensors.`);
   return settings.openFolder(reference);
+}
+
+/** A Kronos model with the tokenizer it reads. */
+function loadKronos(
+  name: string,
+  checkpoint: Checkpoint,
+  loaded: LoadedDevice,
+  options: ModelOptions,
+  settings: LoadSettings,
+): ForecastModel {
+  const reference = settings.tokenizer ?? tokenizerOf(name);
+  const tokenizer = openCheckpointOf(reference, settings);
+  try {
+    return KronosModel.load({ name, checkpoint }, { name: reference, checkpoint: tokenizer }, loaded, options);
+  } finally {
+    tokenizer.source.close();
+  }
+}
+
+function tokenizerOf(model: string): string {
+  if (model.startsWith("bundled:")) return model.replace("kronos-", "kronos-tokenizer-");
+  const places = [join(model, "tokenizer"), join(model, "..", "tokenizer")];
+  const found = places.find((folder) => existsSync(join(folder, "config.json")));
+  if (found) return found;
+  throw new InputError(
+    "tokenizer-missing",
+    `${model} is a Kronos model and needs its tokenizer: name its folder as tokenizer (--tokenizer FOLDER), or put it into ${places[0] as string}.`,
+  );
 }

@@ -103,6 +103,11 @@ export class KronosGenerator {
     return model + this.codec.bytesPerRow(own);
   }
 
+  /** Bytes of cache that one series needs for its prefix; a path each when prefixes are not shared. */
+  bytesPerSeries(contextLength: number, window: number): number {
+    return this.#bytes("prefix", Math.min(contextLength, window)) + this.codec.bytesPerRow(contextLength);
+  }
+
   /** Cache bytes of one path of `pair` with room for `slots` keys. */
   #bytes(pair: "prefix" | "path" | "window", slots: number): number {
     const { blocks, dependency } = this.#caches[pair];
