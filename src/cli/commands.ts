@@ -1,11 +1,12 @@
 /**
  * The commands and flags of `tempograph`. What a command does is in its own file, loaded when it runs.
  */
-import { Command, Option } from "commander";
+import { type Command, Option } from "commander";
 import { resolveSettings } from "../forecast/resolve-settings.js";
 import { SETTINGS, type SettingName } from "../forecast/settings.js";
 import type { AnalyzeCommandOptions } from "./analyze.js";
 import type { CliContext } from "./context.js";
+import type { EvaluateFlags } from "./evaluate.js";
 import type { ForecastFlags } from "./forecast.js";
 import { settingFlags } from "./setting-flags.js";
 
@@ -27,6 +28,7 @@ export function addCommands(program: Command, context: CliContext, finish: Finis
   const add = (name: string): Command =>
     program.command(name).copyInheritedSettings(program).helpOption("--help", "print help").allowExcessArguments(false);
   forecastCommand(add("forecast"), context, finish);
+  evaluateCommand(add("evaluate"), context, finish);
   demoCommand(add("demo"), context, finish);
   analyzeCommand(add("analyze"), context, finish);
   configCommand(add("config"), context, finish);
@@ -53,6 +55,29 @@ function forecastCommand(command: Command, context: CliContext, finish: Finish):
     const { runForecast } = await import("./forecast.js");
     finish(await runForecast(file, flags, context));
   });
+}
+
+function evaluateCommand(command: Command, context: CliContext, finish: Finish): void {
+  command
+    .description("score a model on the known ends of series, against forecasts anyone can make without one")
+    .argument("<paths...>", "CSV or JSON files, corpus folders (pairs NAME.json and NAME.npy), or - for standard input");
+  settingOptions(command, ["model", "horizon", "context", "samples", "seed", "device", "mode", "kvCache", "threads"]);
+  command
+    .option("--time <column>", "column of timestamps")
+    .option("--target <columns>", "columns to evaluate, with commas between")
+    .option("--id <column>", "column that tells series apart (long tables)")
+    .option("--frequency <step>", "calendar step such as 1h, 15min, D; decides the group")
+    .option("--period <steps>", "seasonal period (default: the usual one of the frequency)")
+    .option("--windows <count>", "windows at the end of each series, one horizon apart (default: 1)")
+    .option("--every <n>", "evaluate every n-th series of each group only (default: 1)")
+    .option("--json", "as JSON")
+    .option("--picture <file>", "draw forecasts of each group as SVG")
+    .option("--output <file>", "write there instead of standard output")
+    .option("--quiet", "no notes and no progress on standard error")
+    .action(async (paths: string[], flags: EvaluateFlags) => {
+      const { runEvaluate } = await import("./evaluate.js");
+      finish(await runEvaluate(paths, flags, context));
+    });
 }
 
 function demoCommand(command: Command, context: CliContext, finish: Finish): void {

@@ -14,6 +14,8 @@ export interface CliContext {
   readonly folder: string;
   /** Width in columns, and whether stdout takes colours. */
   readonly terminal: { readonly columns: number; readonly colours: boolean };
+  /** Whether stderr is a terminal: progress is shown there only. */
+  readonly errorTerminal?: boolean;
   /** Aborted by Ctrl-C. */
   readonly signal: AbortSignal;
   readonly load: (reference: string, options: LoadOptions) => Promise<Forecaster>;

@@ -34,6 +34,7 @@ const context: CliContext = {
     columns: process.stdout.columns ?? 80,
     colours: process.stdout.isTTY === true && (process.env["NO_COLOR"] ?? "") === "" && process.env["TERM"] !== "dumb",
   },
+  errorTerminal: process.stderr.isTTY === true,
   signal: interrupt.signal,
   load: (reference, options) => Forecaster.load(reference, options),
 };

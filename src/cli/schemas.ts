@@ -3,10 +3,11 @@
  */
 import { z } from "zod";
 import { logAnalysisSchema } from "../diagnostics/logs/answer.js";
-import { forecastSchema } from "../forecast/schema.js";
+import { evaluationSchema, forecastSchema } from "../forecast/schema.js";
 
 const published: Readonly<Record<string, { readonly title: string; readonly schema: z.ZodType }>> = {
   "analyze.schema.json": { title: "Answer of tempograph analyze --json", schema: logAnalysisSchema },
+  "evaluate.schema.json": { title: "Answer of tempograph evaluate --json", schema: evaluationSchema },
   "forecast.schema.json": { title: "Answer of tempograph forecast --format json, and of Forecast.toJSON()", schema: forecastSchema },
 };
 

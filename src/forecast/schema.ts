@@ -41,6 +41,27 @@ export const forecastSchema = z.strictObject({
   report: forecastReportSchema.optional(),
 });
 
+const score = z.number().nullable().describe("null where it is not defined.");
+const scores = z.strictObject({ mase: score, wql: score, smape: score, coverage80: score, msis: score, rmsse: score });
+
+export const evaluationSchema = z.strictObject({
+  model: z.string(),
+  groups: z.array(
+    z.strictObject({
+      name: z.string(),
+      series: count,
+      windows: count,
+      model: scores,
+      baselines: z.strictObject({ seasonalNaive: scores, naive: scores, drift: scores, ets: scores, theta: scores }),
+    }),
+  ),
+  geometricMean: z.strictObject({ mase: score, wql: score }).describe("Model over seasonal naive, over the groups."),
+  skipped: z
+    .strictObject({ tooShort: count, pastUnobserved: count, futureUnobserved: count })
+    .describe("Windows that could not be scored."),
+  report: forecastReportSchema,
+});
+
 /** Every answer the library writes fits the schema; the schema also takes null, which JSON writes for NaN. */
 export type ForecastJsonFits = ForecastJson extends z.infer<typeof forecastSchema> ? true : never;
 export const forecastJsonFits: ForecastJsonFits = true;
