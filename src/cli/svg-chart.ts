@@ -165,7 +165,6 @@ function at(value: number): string {
 
 function escaped(text: string): string {
   // Control characters are not allowed in XML at all.
-  // eslint-disable-next-line no-control-regex
   return text
     .replace(/[\u0000-\u001f]/g, " ")
     .replaceAll("&", "&amp;")

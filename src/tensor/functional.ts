@@ -1,5 +1,5 @@
 /** Operations with several operands or states, as plain functions over Tensor: the words model code is written in. */
-import { apply, Tensor } from "./tensor.js";
+import { apply, type Tensor } from "./tensor.js";
 import type { State } from "../trace/entry.js";
 
 const reads = (state: State): { state: State; writes: false } => ({ state, writes: false });

@@ -10,7 +10,7 @@ import {
   CompiledCore,
   currentTracer,
   openDevice,
-  State,
+  type State,
   TraceError,
   Value,
   type Size,
