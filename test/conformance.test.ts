@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { opTable } from "../src/ir/ops.js";
 import { openDevice } from "../src/trace/devices.js";
+import { attentionForms, cacheCases } from "./conformance-caches.js";
 import { rowCases, type ConformanceCase } from "./conformance-cases.js";
 import { kernelCases } from "./conformance-kernels.js";
 import {
@@ -15,7 +16,12 @@ import {
   type Outcome,
 } from "./graph-harness.js";
 
-const cases = { ...rowCases, ...kernelCases };
+const cases: typeof kernelCases = {
+  ...rowCases,
+  ...kernelCases,
+  ...cacheCases,
+  attention: () => [...(kernelCases["attention"]?.() ?? []), ...attentionForms()],
+};
 const reference = openDevice("reference").device;
 const targets = nativeTargets();
 /** Ops whose kernels are built as one C file. */

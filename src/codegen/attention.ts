@@ -3,8 +3,9 @@
  * prefix is visited for four queries at a time; the bits do not depend on that, nor on where prefix and own keys meet.
  */
 import { addDims, multiplyDims, type Dim } from "../ir/dim.js";
-import type { Node, StateDeclaration } from "../ir/graph.js";
+import type { Node } from "../ir/graph.js";
 import type { Units } from "../ir/kernel.js";
+import { attentionForm, attentionOperands } from "../ir/ops/attention.js";
 import { keyLanes, padded } from "../ir/ops/state.js";
 import { plainPointer } from "./address.js";
 import { literal } from "./c-scalar.js";
@@ -15,22 +16,22 @@ import type { KernelWriter } from "./writer.js";
 export const queryGroup = 4;
 
 /** Vectors of a value row handled together: up to four, dividing the row evenly. */
-const valueVectors = (stored: number): number => [4, 3, 2].find((count) => (stored / 16) % count === 0) ?? 1;
+export const valueVectors = (stored: number): number => [4, 3, 2].find((count) => (stored / 16) % count === 0) ?? 1;
 
-interface AttentionShape {
+export interface AttentionShape {
   readonly width: number;
   readonly valueWidth: number;
   readonly isa: TargetIsa;
 }
 
-const names = (shape: AttentionShape): { scores: string; weigh: string; normalise: string } => ({
+export const names = (shape: AttentionShape): { scores: string; weigh: string; normalise: string } => ({
   scores: `scores_${shape.width}`,
   weigh: `weigh_${shape.valueWidth}`,
   normalise: "normalise",
 });
 
 /** Functions of one head size, one text each, so that kernels of a file can share them. */
-function attentionFunctions(shape: AttentionShape): string[] {
+export function attentionFunctions(shape: AttentionShape): string[] {
   const { width } = shape;
   const stored = padded(shape.valueWidth);
   const wide = shape.isa === "avx512" ? { joint: 4, single: 8 } : { joint: 1, single: 2 };
@@ -116,13 +117,27 @@ INLINE void ${weigh}(const int queries, const float *const *s, const float *valu
 
 const roles = ["query", "row", "length", "prefixRow", "prefixLength"];
 
-const stateOf = (node: Node, index: number): StateDeclaration => node.states[index]?.state as StateDeclaration;
+interface Cache {
+  /** The operand that holds it, or its state. */
+  readonly holder: { readonly value: Node } | { readonly state: object };
+  readonly shape: readonly Dim[];
+}
+
+/** Own keys and values, then the prefix's. */
+function cachesOf(node: Node): readonly Cache[] {
+  const { values } = attentionOperands(node.inputs, node.attributes);
+  return [
+    ...values.map((value) => ({ holder: { value }, shape: value.shape })),
+    ...node.states.map(({ state }) => ({ holder: { state }, shape: state.shape })),
+  ];
+}
 
 export class AttentionEmitter {
   readonly #shape: AttentionShape;
   readonly #tokens: Dim;
   readonly #heads: number;
   readonly #shared: boolean;
+  readonly #caches: readonly Cache[];
 
   constructor(
     private readonly writer: KernelWriter,
@@ -133,7 +148,8 @@ export class AttentionEmitter {
     this.#tokens = tokens;
     this.#heads = heads;
     this.#shape = { width: (node.inputs[0] as Node).shape[2] as number, valueWidth, isa };
-    this.#shared = node.inputs.length === 5;
+    this.#shared = attentionOperands(node.inputs, node.attributes).shared;
+    this.#caches = cachesOf(node);
   }
 
   get functions(): string[] {
@@ -146,7 +162,8 @@ export class AttentionEmitter {
 
   emit(): void {
     const { writer, node } = this;
-    const [query, row, length, prefixRow, prefixLength] = node.inputs.map((input, index) =>
+    const { vectors } = attentionOperands(node.inputs, node.attributes);
+    const [query, row, length, prefixRow, prefixLength] = [node.inputs[0] as Node, ...vectors].map((input, index) =>
       plainPointer(writer, input, roles[index] as string),
     );
     const tokens = writer.number(this.#tokens);
@@ -191,18 +208,30 @@ export class AttentionEmitter {
   }
 
   #keyHead(): string {
-    const group = this.#heads / (stateOf(this.node, 0).shape[1] as number);
+    const group = this.#heads / (this.#cacheAt(0).shape[1] as number);
     return group === 1 ? "head" : `head / ${group}`;
   }
 
   /** Row of a cache in units of heads, at the head that the query reads. */
   #rowText(vector: string | undefined, state: number): string {
-    const [rows, heads] = stateOf(this.node, state).shape as [Dim, Dim];
+    const [rows, heads] = this.#cacheAt(state).shape as [Dim, Dim];
     return `clamp_index(${vector}[token], ${this.writer.number(rows)}) * ${this.writer.number(heads)} + keyHead`;
   }
 
+  #cacheAt(index: number): Cache {
+    return this.#caches[index] as Cache;
+  }
+
+  /** Slots that both keys and values have: values that are operands may fill their last block of keys in part. */
+  #capacity(first: number): Dim {
+    const [slots, values] = [this.#slots(first), this.#cacheAt(first + 1).shape[2] as Dim];
+    return attentionForm(this.node.attributes) === "values" && typeof slots === "number" && typeof values === "number"
+      ? Math.min(slots, values)
+      : slots;
+  }
+
   #slots(state: number): Dim {
-    return multiplyDims(stateOf(this.node, state).shape[2] as Dim, keyLanes);
+    return multiplyDims(this.#cacheAt(state).shape[2] as Dim, keyLanes);
   }
 
   #call(queries: number, own: CacheNames): string {
@@ -214,18 +243,20 @@ export class AttentionEmitter {
   }
 
   #rowElements(state: number): Dim {
-    const shape = stateOf(this.node, state).shape;
+    const { shape } = this.#cacheAt(state);
     return state % 2 === 0 ? multiplyDims(shape[2] as Dim, (shape[3] as number) * 16) : multiplyDims(shape[2] as Dim, shape[3] as Dim);
   }
 
   #cache(first: number, role: string): CacheNames {
-    const { writer, node } = this;
+    const { writer } = this;
+    const pointer = ({ holder }: Cache, name: string): string =>
+      "value" in holder ? plainPointer(writer, holder.value, name) : writer.pointer(holder.state, "f32", name);
     return {
-      keys: writer.pointer(stateOf(node, first), "f32", `${role}Keys`),
-      values: writer.pointer(stateOf(node, first + 1), "f32", `${role}Values`),
+      keys: pointer(this.#cacheAt(first), `${role}Keys`),
+      values: pointer(this.#cacheAt(first + 1), `${role}Values`),
       keyRow: writer.number(this.#rowElements(first)),
       valueRow: writer.number(this.#rowElements(first + 1)),
-      lengths: writer.number(addDims(this.#slots(first), 1)),
+      lengths: writer.number(addDims(this.#capacity(first), 1)),
     };
   }
 }

@@ -6,6 +6,7 @@ import type { Units } from "../ir/kernel.js";
 import { copiedHeads, padded } from "../ir/ops/state.js";
 import { momentColumns } from "../ir/ops/routines.js";
 import { plainPointer } from "./address.js";
+import { cacheValueRoutines } from "./cache-values.js";
 import { emitMixtureDraw, mixtureFunctions } from "./mixture.js";
 import { philoxFunctions } from "./philox.js";
 import { tokenRoutines } from "./token-routines.js";
@@ -197,4 +198,5 @@ export const routines: Readonly<Record<string, Routine>> = {
   copyRows: { units: tokensOf, emit: emitCopyRows },
   concat: { units: (node) => perRow(productOf(node.shape.slice(0, -1))), emit: emitConcat },
   ...tokenRoutines,
+  ...cacheValueRoutines,
 };

@@ -4,6 +4,7 @@ import type { DType, HostArray } from "./dtype.js";
 import type { Attributes, Node, StateDeclaration } from "./graph.js";
 import type { Scalar } from "./scalar.js";
 import { attentionOps } from "./ops/attention.js";
+import { cacheValueOps } from "./ops/cache-values.js";
 import { contractionOps } from "./ops/contraction.js";
 import { elementwiseOps } from "./ops/elementwise.js";
 import { reduceOps } from "./ops/reduce.js";

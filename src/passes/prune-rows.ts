@@ -18,7 +18,8 @@ function rowOperands(node: Node): readonly boolean[] | undefined {
   if (node.op === "linear") return node.shape.length > 1 ? [true, false] : undefined;
   if (node.op === "reshape") return node.shape.length > 0 && carries(node.inputs[0] as Node) ? [true] : undefined;
   if (node.op === "rope") return [true, true, false, false, false, true];
-  if (node.op === "attention") return node.inputs.map(() => true);
+  // Caches and block tables among the operands have rows of their own.
+  if (node.op === "attention") return node.inputs.map(({ shape }, position) => position === 0 || shape.length === 1);
   return undefined;
 }
 

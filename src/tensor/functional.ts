@@ -1,6 +1,7 @@
 /** Operations with several operands or states, as plain functions over Tensor: the words model code is written in. */
 import { apply, type Tensor } from "./tensor.js";
-import type { State } from "../trace/entry.js";
+import { keyLanes } from "../ir/ops/state.js";
+import { Value, type State } from "../trace/entry.js";
 
 const reads = (state: State): { state: State; writes: false } => ({ state, writes: false });
 const writes = (state: State): { state: State; writes: true } => ({ state, writes: true });
@@ -51,6 +52,23 @@ export function rope(x: Tensor, position: Tensor, form: RotaryForm, tables: Rota
 export interface KeyValueState {
   readonly keys: State;
   readonly values: State;
+  /** Block table i32 [table rows, blocks]: the states then hold pages of 16 slots, and block b of a row is page table[row][b]. */
+  readonly table?: Tensor;
+}
+
+/** The same as values: appending gives new ones. */
+export interface KeyValueTensors {
+  readonly keys: Tensor;
+  readonly values: Tensor;
+}
+
+/** The cache with k and v [tokens, heads, d] at row[n], slot[n]; with `slots` it has that many, at least those of the old one. */
+export function appendedCache(cache: KeyValueTensors, k: Tensor, v: Tensor, row: Tensor, slot: Tensor, slots?: number): KeyValueTensors {
+  const extent = (count: number): { extent?: number } => (slots === undefined ? {} : { extent: count });
+  return {
+    keys: apply("appendedKeys", [cache.keys, k, row, slot], extent(Math.ceil((slots ?? 0) / keyLanes))),
+    values: apply("appendedValues", [cache.values, v, row, slot], extent(slots ?? 0)),
+  };
 }
 
 /** Writes k and v [tokens, heads, d] to row[n], slot[n] of a cache. */
@@ -69,15 +87,24 @@ export interface SharedPrefix {
 /** Attention of q [tokens, heads, d] over keys 0 .. length[n] - 1 of row[n], those below prefix.length[n] taken from the shared prefix. */
 export function attention(
   q: Tensor,
-  cache: KeyValueState,
+  cache: KeyValueState | KeyValueTensors,
   row: Tensor,
   length: Tensor,
   options: { readonly scale: number; readonly valueWidth: number },
   prefix?: SharedPrefix,
 ): Tensor {
   const inputs = prefix ? [q, row, length, prefix.row, prefix.length] : [q, row, length];
-  const states = [reads(cache.keys), reads(cache.values), ...(prefix ? [reads(prefix.cache.keys), reads(prefix.cache.values)] : [])];
-  return apply("attention", inputs, { scale: options.scale, valueWidth: options.valueWidth }, states);
+  const form = { scale: options.scale, valueWidth: options.valueWidth };
+  const prefixStates = prefix ? [reads(prefix.cache.keys), reads(prefix.cache.values)] : [];
+  if (cache.keys instanceof Value) {
+    const { keys, values } = cache as KeyValueTensors;
+    return apply("attention", [...inputs, keys, values], { ...form, cache: "values" }, prefixStates);
+  }
+  const { keys, values, table } = cache as KeyValueState;
+  const states = [reads(keys), reads(values), ...prefixStates];
+  if (!table) return apply("attention", inputs, form, states);
+  const tables = prefix ? [table, prefix.cache.table ?? table] : [table];
+  return apply("attention", [...inputs, ...tables], { ...form, cache: "paged" }, states);
 }
 
 /** Full attention among tokens first[n] + u * stride[n], u < variates, with equal ids; q, k, v [tokens, heads, d]. */

@@ -5,13 +5,53 @@ import type { Evaluation, OpSpec, Value } from "../ops.js";
 import { clamp, refuse } from "./shapes.js";
 import { keyLanes, padded } from "./state.js";
 
-/** A reader of one cache: key and value elements of (row, head, slot). */
+/** Where attention finds its keys: states (no attribute), values given as operands, or states of pages behind a block table. */
+export type AttentionForm = "states" | "values" | "paged";
+
+export const attentionForm = (attributes: Attributes): AttentionForm => (attributes["cache"] as AttentionForm | undefined) ?? "states";
+
+/** Operands of an attention by role: q, row, length, with a prefix its row and length, then what the form adds. */
+export function attentionOperands<T>(
+  inputs: readonly T[],
+  attributes: Attributes,
+): {
+  readonly vectors: readonly T[];
+  readonly shared: boolean;
+  /** Form "values": keys and values of the own cache. */
+  readonly values: readonly T[];
+  /** Form "paged": block tables of the own cache and of the prefix. */
+  readonly tables: readonly T[];
+} {
+  const form = attentionForm(attributes);
+  const rest = inputs.slice(1);
+  const added = form === "values" ? 2 : form === "paged" ? (rest.length > 3 ? 2 : 1) : 0;
+  const vectors = rest.slice(0, rest.length - added);
+  const extra = rest.slice(rest.length - added);
+  return { vectors, shared: vectors.length === 4, values: form === "values" ? extra : [], tables: form === "paged" ? extra : [] };
+}
+
+/** A reader of one cache: key and value elements of (row, head, slot); with a table, slot 16 b + l of a row is slot l of page table[row][b]. */
 function cacheReader(
   keys: Value,
   values: Value,
+  table?: Value,
 ): { key(row: number, head: number, slot: number, j: number): number; value(row: number, head: number, slot: number, j: number): number } {
   const [, heads, blocks, width] = keys.shape as [number, number, number, number];
   const [, , capacity, stored] = values.shape as [number, number, number, number];
+  if (table) {
+    const pages = cacheReader(keys, values);
+    const [tableRows, tableBlocks] = table.shape as [number, number];
+    const pageOf = (row: number, slot: number): number =>
+      clamp(
+        table.data[clamp(row, 0, tableRows - 1) * tableBlocks + Math.floor(slot / keyLanes)] as number,
+        0,
+        (keys.shape[0] as number) - 1,
+      );
+    return {
+      key: (row, head, slot, j) => pages.key(pageOf(row, slot), head, slot % keyLanes, j),
+      value: (row, head, slot, j) => pages.value(pageOf(row, slot), head, slot % keyLanes, j),
+    };
+  }
   return {
     key: (row, head, slot, j) =>
       keys.data[(((row * heads + head) * blocks + Math.floor(slot / keyLanes)) * width + j) * keyLanes + (slot % keyLanes)] as number,
@@ -46,19 +86,27 @@ function attendOne(
 }
 
 function evaluateAttention({ inputs, states, attributes, shape, output }: Evaluation): void {
-  const [q, row, length, prefixRow, prefixLength] = inputs as [Value, Value, Value, Value | undefined, Value | undefined];
+  const { vectors, shared, values, tables } = attentionOperands(inputs, attributes);
+  const q = inputs[0] as Value;
+  const [row, length, prefixRow, prefixLength] = vectors as [Value, Value, Value | undefined, Value | undefined];
   const [tokens, heads, valueWidth] = shape as [number, number, number];
   const width = q.shape[2] as number;
-  const shared = prefixRow !== undefined && prefixLength !== undefined;
-  const [ownKeys, ownValues, prefixKeys, prefixValues] = states as [Value, Value, Value | undefined, Value | undefined];
-  const own = cacheReader(ownKeys, ownValues);
-  const prefix = shared && prefixKeys && prefixValues ? cacheReader(prefixKeys, prefixValues) : own;
+  const [ownKeys, ownValues, prefixKeys, prefixValues] = [...values, ...states] as [Value, Value, Value | undefined, Value | undefined];
+  const own = cacheReader(ownKeys, ownValues, tables[0]);
+  const prefix = shared && prefixKeys && prefixValues ? cacheReader(prefixKeys, prefixValues, tables[1]) : own;
   const group = heads / (ownKeys.shape[1] as number);
   const scale = attributes["scale"] as number;
-  const rowOf = (vector: Value, keys: Value, n: number): number => clamp(vector.data[n] as number, 0, (keys.shape[0] as number) - 1);
-  const capacity = (keys: Value): number => (keys.shape[2] as number) * keyLanes;
+  const tableOf = (keys: Value): Value | undefined => (keys === ownKeys ? tables[0] : tables[1]);
+  const rowOf = (vector: Value, keys: Value, n: number): number =>
+    clamp(vector.data[n] as number, 0, ((tableOf(keys) ?? keys).shape[0] as number) - 1);
+  const capacity = (keys: Value): number => {
+    const table = tableOf(keys);
+    if (table) return (table.shape[1] as number) * keyLanes;
+    const blocks = (keys.shape[2] as number) * keyLanes;
+    return keys === ownKeys && values.length > 0 ? Math.min(blocks, ownValues.shape[2] as number) : blocks;
+  };
   for (let n = 0; n < tokens; n++) {
-    const start = shared && prefixKeys ? clamp(prefixLength.data[n] as number, 0, capacity(prefixKeys)) : 0;
+    const start = prefixLength && prefixKeys ? clamp(prefixLength.data[n] as number, 0, capacity(prefixKeys)) : 0;
     const base = Math.floor(start / keyLanes) * keyLanes;
     for (let h = 0; h < heads; h++) {
       const kvHead = Math.floor(h / group);
@@ -146,26 +194,37 @@ export const attentionOps: readonly OpSpec[] = [
      * keys below prefixLength[n] come from the prefix cache, the others from the own cache, whose slot 0 is prefixLength rounded down to 16.
      * States: keys, values, then prefix keys, prefix values. Attributes: scale, valueWidth. Fewer key heads than query heads = grouped queries.
      * Rows and lengths beyond a cache are clamped into it; with length 0 the result is 0.
+     * Attribute `cache`: "values" = the own cache is given as two last operands instead of states; "paged" = states hold pages of 16 slots, and the last
+     * operands are i32 block tables [table rows, blocks] of the own cache and of the prefix.
      */
     name: "attention",
     class: "attention",
     shape(inputs, attributes, states, label) {
-      const [q, ...vectors] = inputs as [Node, ...Node[]];
+      const q = inputs[0] as Node;
+      const { vectors, values, tables } = attentionOperands(inputs, attributes);
       const [tokens, heads, d] = q.shape as [Dim, number, number];
       if (q.shape.length !== 3 || q.dtype !== "f32") refuse("attention", label, inputs, "q must be f32 [tokens, heads, d]");
       if (vectors.length !== 2 && vectors.length !== 4)
         refuse("attention", label, inputs, "needs row and length, or these and prefixRow and prefixLength");
       if (!vectors.every((vector) => perToken(vector, tokens)))
         refuse("attention", label, inputs, "row, length and prefix vectors must be i32 [tokens]");
-      if (states.length !== vectors.length)
-        refuse("attention", label, inputs, `needs ${vectors.length} cache states, got ${states.length}`);
-      states.forEach((state, index) => {
+      if (states.length !== vectors.length - values.length)
+        refuse("attention", label, inputs, `needs ${vectors.length - values.length} cache states, got ${states.length}`);
+      for (const table of tables)
+        if (table.dtype !== "i32" || table.shape.length !== 2)
+          refuse("attention", label, inputs, "a block table must be i32 [rows, blocks]");
+      const given = values.map((value, index): StateDeclaration => {
+        const { shape, dtype } = value;
+        return { name: index === 0 ? "keys operand" : "values operand", shape, dtype, kind: "mutable", layout: "plain" };
+      });
+      const caches = [...given, ...states];
+      caches.forEach((state, index) => {
         const cacheHeads = state.shape[1] as number;
         const fits =
           index % 2 === 0
             ? state.shape.length === 5 && state.shape[3] === d && state.shape[4] === keyLanes
             : isValueCache(state, attributes);
-        if (state.dtype !== "f32" || state.layout !== "plain" || !fits || heads % cacheHeads !== 0 || cacheHeads !== states[0]?.shape[1])
+        if (state.dtype !== "f32" || state.layout !== "plain" || !fits || heads % cacheHeads !== 0 || cacheHeads !== caches[0]?.shape[1])
           refuse("attention", label, inputs, `the cache ${state.name} ${printShape(state.shape)} does not fit`);
       });
       return [tokens, heads, attributes["valueWidth"] as number];
