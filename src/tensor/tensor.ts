@@ -27,47 +27,105 @@ export class Tensor extends Value {
     return new Tensor(concreteContent(array, shape), dtype);
   }
 
-  add = (other: Tensor | number): Tensor => binary("add", this, other);
-  sub = (other: Tensor | number): Tensor => binary("sub", this, other);
-  mul = (other: Tensor | number): Tensor => binary("mul", this, other);
-  div = (other: Tensor | number): Tensor => binary("div", this, other);
-  maximum = (other: Tensor | number): Tensor => binary("maximum", this, other);
-  minimum = (other: Tensor | number): Tensor => binary("minimum", this, other);
-  less = (other: Tensor | number): Tensor => binary("less", this, other);
-  lessEqual = (other: Tensor | number): Tensor => binary("lessEqual", this, other);
-  equal = (other: Tensor | number): Tensor => binary("equal", this, other);
-  neg = (): Tensor => apply("neg", [this]);
-  abs = (): Tensor => apply("abs", [this]);
-  sqrt = (): Tensor => apply("sqrt", [this]);
-  exp = (): Tensor => apply("exp", [this]);
-  log = (): Tensor => apply("log", [this]);
-  log1p = (): Tensor => apply("log1p", [this]);
-  asinh = (): Tensor => apply("asinh", [this]);
-  sinh = (): Tensor => apply("sinh", [this]);
-  sigmoid = (): Tensor => apply("sigmoid", [this]);
-  silu = (): Tensor => apply("silu", [this]);
-  softplus = (): Tensor => apply("softplus", [this]);
+  add(other: Tensor | number): Tensor {
+    return binary("add", this, other);
+  }
+  sub(other: Tensor | number): Tensor {
+    return binary("sub", this, other);
+  }
+  mul(other: Tensor | number): Tensor {
+    return binary("mul", this, other);
+  }
+  div(other: Tensor | number): Tensor {
+    return binary("div", this, other);
+  }
+  maximum(other: Tensor | number): Tensor {
+    return binary("maximum", this, other);
+  }
+  minimum(other: Tensor | number): Tensor {
+    return binary("minimum", this, other);
+  }
+  less(other: Tensor | number): Tensor {
+    return binary("less", this, other);
+  }
+  lessEqual(other: Tensor | number): Tensor {
+    return binary("lessEqual", this, other);
+  }
+  equal(other: Tensor | number): Tensor {
+    return binary("equal", this, other);
+  }
+  neg(): Tensor {
+    return apply("neg", [this]);
+  }
+  abs(): Tensor {
+    return apply("abs", [this]);
+  }
+  sqrt(): Tensor {
+    return apply("sqrt", [this]);
+  }
+  exp(): Tensor {
+    return apply("exp", [this]);
+  }
+  log(): Tensor {
+    return apply("log", [this]);
+  }
+  log1p(): Tensor {
+    return apply("log1p", [this]);
+  }
+  asinh(): Tensor {
+    return apply("asinh", [this]);
+  }
+  sinh(): Tensor {
+    return apply("sinh", [this]);
+  }
+  sigmoid(): Tensor {
+    return apply("sigmoid", [this]);
+  }
+  silu(): Tensor {
+    return apply("silu", [this]);
+  }
+  softplus(): Tensor {
+    return apply("softplus", [this]);
+  }
   /** Elements of `a` where this is not 0, of `b` elsewhere. */
-  select = (a: Tensor | number, b: Tensor | number): Tensor => {
+  select(a: Tensor | number, b: Tensor | number): Tensor {
     const dtype = a instanceof Tensor ? a.dtype : b instanceof Tensor ? b.dtype : "f32";
     return apply("select", [this, operand(a, dtype), operand(b, dtype)]);
-  };
-  convert = (dtype: "f32" | "i32"): Tensor => (dtype === this.dtype ? this : apply("convert", [this], { dtype }));
+  }
+  convert(dtype: "f32" | "i32"): Tensor {
+    return dtype === this.dtype ? this : apply("convert", [this], { dtype });
+  }
 
   /** Sum over the last axis: [..., n] -> [..., 1]. */
-  sum = (): Tensor => apply("sum", [this]);
+  sum(): Tensor {
+    return apply("sum", [this]);
+  }
   /** Maximum over the last axis: [..., n] -> [..., 1]. */
-  max = (): Tensor => apply("max", [this]);
+  max(): Tensor {
+    return apply("max", [this]);
+  }
   /** Softmax over the last axis. */
-  softmax = (): Tensor => apply("softmax", [this]);
+  softmax(): Tensor {
+    return apply("softmax", [this]);
+  }
 
-  reshape = (shape: readonly Dim[]): Tensor => apply("reshape", [this], { shape });
-  slice = (axis: number, start: number, length: number): Tensor =>
-    apply("slice", [this], { axis: axis < 0 ? axis + this.shape.length : axis, start, length });
-  permute = (order: readonly number[]): Tensor => apply("permute", [this], { order });
-  broadcast = (shape: readonly Dim[]): Tensor => apply("broadcast", [this], { shape });
+  reshape(shape: readonly Dim[]): Tensor {
+    return apply("reshape", [this], { shape });
+  }
+  /** Elements [start, start + length) of an axis; negative axes count from the end. */
+  slice(axis: number, start: number, length: number): Tensor {
+    return apply("slice", [this], { axis: axis < 0 ? axis + this.shape.length : axis, start, length });
+  }
+  permute(order: readonly number[]): Tensor {
+    return apply("permute", [this], { order });
+  }
+  broadcast(shape: readonly Dim[]): Tensor {
+    return apply("broadcast", [this], { shape });
+  }
   /** [M, K] times [K, N]. */
-  matmul = (other: Tensor): Tensor => apply("matmul", [this, other]);
+  matmul(other: Tensor): Tensor {
+    return apply("matmul", [this, other]);
+  }
 }
 
 export const makeTensor = (...parts: ConstructorParameters<typeof Value>): Tensor => new Tensor(...parts);

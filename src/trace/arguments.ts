@@ -99,15 +99,50 @@ const printAxes = (dims: readonly Dim[]): string =>
     ),
   );
 
+/** Whether a leaf fulfils the same guard as the one a specialization was made for; decides without writing the guard out. */
+export function sameGuard(known: GuardShape, { path, value }: Leaf, bounds: ReadonlyMap<string, Bounds>): boolean {
+  if (known.path !== path) return false;
+  if (typeof value === "number") return known.kind === "number";
+  if (value instanceof StaticValue) return known.kind === "static" && Object.is(known.value, value.value);
+  if (value instanceof State) return known.kind === "state" && (known.declaration === value.declaration || known.text === stateText(value));
+  if (known.kind !== "tensor" || known.dtype !== value.dtype || value.content.kind !== "concrete") return false;
+  const { axes } = value.content;
+  return axes.length === known.axes.length && axes.every((axis, index) => sameAxis(known.axes[index] as number | string, axis, bounds));
+}
+
+const sameAxis = (known: number | string, axis: number | Size, bounds: ReadonlyMap<string, Bounds>): boolean =>
+  typeof axis === "number" ? known === axis : bounds.has(axis.name) ? known === axis.name : known === axis.value;
+
+/** The part of a leaf that its guard depends on; holds none of its data. */
+export type GuardShape = { readonly path: string } & (
+  | { readonly kind: "number" }
+  | { readonly kind: "static"; readonly value: string | number | boolean }
+  | { readonly kind: "state"; readonly declaration: State["declaration"]; readonly text: string }
+  | { readonly kind: "tensor"; readonly dtype: Value["dtype"]; readonly axes: readonly (number | string)[] }
+);
+
+export function guardShape({ path, value }: Leaf, bounds: ReadonlyMap<string, Bounds>): GuardShape {
+  if (typeof value === "number") return { path, kind: "number" };
+  if (value instanceof StaticValue) return { path, kind: "static", value: value.value };
+  if (value instanceof State) return { path, kind: "state", declaration: value.declaration, text: stateText(value) };
+  const axes = value.content.kind === "concrete" ? value.content.axes : [];
+  return {
+    path,
+    kind: "tensor",
+    dtype: value.dtype,
+    axes: axes.map((axis) => (typeof axis === "number" ? axis : bounds.has(axis.name) ? axis.name : axis.value)),
+  };
+}
+
+const stateText = ({ declaration: { name, dtype, kind, layout, shape } }: State): string =>
+  `state ${name} ${dtype}${printAxes(shape)} ${kind} ${layout}`;
+
 /** What a specialization depends on, field by field. */
 export function guardFields(leaves: readonly Leaf[], bounds: ReadonlyMap<string, Bounds>): GuardField[] {
   return leaves.map(({ path, value }) => {
     if (typeof value === "number") return { path, text: "number (data)" };
     if (value instanceof StaticValue) return { path, text: `== ${JSON.stringify(value.value)}` };
-    if (value instanceof State) {
-      const { name, dtype, kind, layout, shape } = value.declaration;
-      return { path, text: `state ${name} ${dtype}${printAxes(shape)} ${kind} ${layout}` };
-    }
+    if (value instanceof State) return { path, text: stateText(value) };
     const axes = value.content.kind === "concrete" ? dimsOf(value.content.axes, bounds) : value.shape;
     return { path, text: `${value.dtype}${printAxes(axes)}` };
   });

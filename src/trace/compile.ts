@@ -11,10 +11,13 @@ import {
   dimsOf,
   flattenArguments,
   guardFields,
+  guardShape,
+  sameGuard,
   leafArray,
   rebuildArguments,
   type Bounds,
   type GuardField,
+  type GuardShape,
   type Leaf,
 } from "./arguments.js";
 import { callerLocation, emitEvent } from "./events.js";
@@ -51,6 +54,9 @@ class OutputNumber {
 interface Specialization {
   readonly key: string;
   readonly fields: readonly GuardField[];
+  /** The guards again, in the form that is compared on every call, and the bounds they were made under. */
+  readonly guards: readonly GuardShape[];
+  readonly boundsVersion: number;
   readonly sizeGuards: ReadonlyMap<string, { readonly value: number; readonly location: string | undefined }>;
   /** A replayable program, or undefined when graph breaks mean retracing each call. */
   readonly replayable: Replayable | undefined;
@@ -72,6 +78,7 @@ interface Call {
   readonly args: readonly unknown[];
   readonly leaves: readonly Leaf[];
   readonly sizes: SizeBindings;
+  /** Written out only when a specialization is missed. */
   readonly fields: readonly GuardField[];
   readonly signal: AbortSignal | undefined;
 }
@@ -88,6 +95,7 @@ export class CompiledCore {
   /** Traces with breaks whose last segment still has to run. */
   readonly #unfinished = new Map<Specialization, TraceOutcome>();
   readonly #bounds: Map<string, Bounds>;
+  #boundsVersion = 0;
   #taps = new Map<string, Value>();
   #last: Call | undefined;
   #disposed = false;
@@ -135,7 +143,8 @@ export class CompiledCore {
   profileLast(): ReturnType<Executable["profile"]> {
     const call = this.#last;
     const specialization = call ? this.#find(call) : undefined;
-    if (!call || !specialization?.replayable) throw new Error(`${this.name} has not run yet as one program, so there is nothing to profile`);
+    if (!call || !specialization?.replayable)
+      throw new Error(`${this.name} has not run yet as one program, so there is nothing to profile`);
     return specialization.replayable.executable.profile(this.#request(call, specialization));
   }
 
@@ -189,7 +198,17 @@ export class CompiledCore {
     const sizes = bindSizes(leaves, this.name);
     this.#widenBounds(sizes);
     this.counters.calls++;
-    this.#last = { args, leaves, sizes, fields: guardFields(leaves, this.#bounds), signal };
+    const bounds = this.#bounds;
+    let fields: readonly GuardField[] | undefined;
+    this.#last = {
+      args,
+      leaves,
+      sizes,
+      signal,
+      get fields() {
+        return (fields ??= guardFields(leaves, bounds));
+      },
+    };
     return this.#last;
   }
 
@@ -201,18 +220,22 @@ export class CompiledCore {
       let high = Math.max(bounds[1], 1);
       while (high < value) high *= 2;
       this.#bounds.set(name, [Math.min(bounds[0], value), high]);
+      this.#boundsVersion++;
     }
   }
 
-  #find({ fields, sizes }: Call): Specialization | undefined {
+  #find(call: Call): Specialization | undefined {
     return this.#specializations.find(
       (specialization) =>
-        specialization.fields.length === fields.length &&
-        specialization.fields.every(
-          (field, index) => field.text === (fields[index] as GuardField).text && field.path === (fields[index] as GuardField).path,
-        ) &&
-        [...specialization.sizeGuards].every(([name, guard]) => sizes[name] === guard.value),
+        this.#guardsHold(specialization, call) && [...specialization.sizeGuards].every(([name, guard]) => call.sizes[name] === guard.value),
     );
+  }
+
+  #guardsHold({ guards, fields, boundsVersion }: Specialization, call: Call): boolean {
+    if (guards.length !== call.leaves.length) return false;
+    if (boundsVersion === this.#boundsVersion)
+      return call.leaves.every((leaf, index) => sameGuard(guards[index] as GuardShape, leaf, this.#bounds));
+    return fields.every((field, index) => field.text === call.fields[index]?.text && field.path === call.fields[index].path);
   }
 
   /** Counts the miss, says which field differed and who asked, and decides by stance and limit how it is served. */
@@ -341,6 +364,8 @@ export class CompiledCore {
     const specialization: Specialization = {
       key,
       fields: call.fields,
+      guards: call.leaves.map((leaf) => guardShape(leaf, this.#bounds)),
+      boundsVersion: this.#boundsVersion,
       sizeGuards: traced.tracer.sizeGuards,
       mode,
       replayable: executable

@@ -7,8 +7,10 @@ import { AbortedError, type Executable, type KernelProfile, type RunRequest, typ
 import { runStatus, stepFlags, stepLayout, type NativeBuffer, type NativeLibrary, type RunOptions } from "./contract.js";
 import type { NativeState } from "./state.js";
 
-/** Work a kernel may do on the event loop's thread before it is handed to the dispatcher instead. */
-const inlineFlops = 2e8;
+/** Work that may be done on the event loop's thread, a fraction of a millisecond; more is handed to the dispatcher. */
+const inlineFlops = 5e7;
+/** Longest time without a turn of the event loop, in ms. */
+const turnMilliseconds = 3;
 /** Bindings kept per executable; the least recently used goes first. */
 const keptBindings = 32;
 
@@ -21,7 +23,21 @@ interface Binding {
   readonly outputs: ReadonlyMap<string, HostArray>;
   /** The arena's generation the addresses belong to. */
   readonly generation: number;
+  /** Useful work of the whole program at these sizes. */
+  readonly flops: number;
 }
+
+/** What the last binding was made for; most calls repeat it. */
+interface LastBinding {
+  readonly sizes: SizeBindings;
+  readonly states: readonly NativeState[];
+  readonly binding: Binding;
+}
+
+const sameSizes = (a: SizeBindings, b: SizeBindings): boolean => {
+  const names = Object.keys(a);
+  return names.length === Object.keys(b).length && names.every((name) => a[name] === b[name]);
+};
 
 const unitsOf = ({ dim, divide, times }: Units, sizes: SizeBindings): number =>
   Math.ceil(evaluateDim(dim, sizes) / divide) * evaluateDim(times, sizes);
@@ -29,6 +45,8 @@ const unitsOf = ({ dim, divide, times }: Units, sizes: SizeBindings): number =>
 export class NativeExecutable implements Executable {
   readonly #bindings = new Map<string, Binding>();
   readonly #abortWord: NativeBuffer;
+  #last: LastBinding | undefined;
+  #lastTurn = 0;
   #arena: NativeBuffer | undefined;
   #generation = 0;
   #queue: Promise<unknown> = Promise.resolve();
@@ -99,27 +117,31 @@ export class NativeExecutable implements Executable {
   }
 
   async #launchAll(binding: Binding, request: RunRequest): Promise<void> {
-    const { table } = binding;
-    const options = this.#options(binding, false);
     const { launches } = this.program;
+    const options = this.#options(binding, false);
     if (request.replay === "one-call") {
-      this.#foreignCalls++;
-      this.#waits++;
-      this.#check(await this.library.submit(table.address, launches.length, options), request);
+      await this.#launch(binding.table.address, launches.length, binding.flops, options, request);
       return;
     }
-    let since = performance.now();
     for (const [index, launch] of launches.entries()) {
-      const address = table.address + index * stepLayout.bytes;
-      this.#foreignCalls++;
-      const large = evaluateDim(launch.flops, request.sizes) > inlineFlops;
-      if (large) this.#waits++;
-      this.#check(large ? await this.library.submit(address, 1, options) : this.library.run(address, 1, options), request);
-      if (performance.now() - since > 2) {
-        await new Promise<void>((resolve) => setImmediate(resolve));
-        since = performance.now();
-      }
+      await this.#launch(binding.table.address + index * stepLayout.bytes, 1, evaluateDim(launch.flops, request.sizes), options, request);
     }
+  }
+
+  /** One foreign call: inline when it is short, with regular turns of the event loop; else on the dispatcher's thread. */
+  async #launch(table: number, count: number, flops: number, options: RunOptions, request: RunRequest): Promise<void> {
+    this.#foreignCalls++;
+    if (flops > inlineFlops) {
+      this.#waits++;
+      this.#check(await this.library.submit(table, count, options), request);
+      this.#lastTurn = performance.now();
+      return;
+    }
+    if (performance.now() - this.#lastTurn > turnMilliseconds) {
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      this.#lastTurn = performance.now();
+    }
+    this.#check(this.library.run(table, count, options), request);
   }
 
   profile(request: RunRequest): KernelProfile[] {
@@ -144,6 +166,7 @@ export class NativeExecutable implements Executable {
   }
 
   #free(): void {
+    this.#last = undefined;
     for (const binding of this.#bindings.values()) binding.table.free();
     this.#bindings.clear();
     this.#arena?.free();
@@ -185,6 +208,22 @@ export class NativeExecutable implements Executable {
       if (!state) throw new Error(`state "${name}" of ${this.program.name} is not bound`);
       return state;
     });
+    const last = this.#last;
+    if (
+      last &&
+      last.binding.generation === this.#generation &&
+      sameSizes(last.sizes, sizes) &&
+      last.states.every((state, index) => state === bound[index])
+    ) {
+      for (const state of bound) void state.address;
+      return last.binding;
+    }
+    const binding = this.#lookUp(sizes, bound);
+    this.#last = { sizes, states: bound, binding };
+    return binding;
+  }
+
+  #lookUp(sizes: SizeBindings, bound: readonly NativeState[]): Binding {
     const key = `${JSON.stringify(sizes)}|${bound.map((state) => state.address).join(",")}`;
     const known = this.#bindings.get(key);
     if (known && known.generation === this.#generation) {
@@ -234,6 +273,7 @@ export class NativeExecutable implements Executable {
         program.outputs.map(({ name, dtype, shape, source }) => [name, place(address(source) - arena.address, dtype, shape)]),
       ),
       generation: this.#generation,
+      flops: program.launches.reduce((sum, launch) => sum + evaluateDim(launch.flops, sizes), 0),
     };
   }
 

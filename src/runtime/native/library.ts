@@ -27,7 +27,9 @@ export interface NativeLibraryOptions {
 }
 
 /** The package's native folder, seen from src/ or dist/, or from a build one level deeper. */
-const runtimeSource = ["../../..", "../../../.."].map((root) => fileURLToPath(new URL(`${root}/native/runtime.c`, import.meta.url))).find(existsSync) ?? "native/runtime.c";
+const runtimeSource =
+  ["../../..", "../../../.."].map((root) => fileURLToPath(new URL(`${root}/native/runtime.c`, import.meta.url))).find(existsSync) ??
+  "native/runtime.c";
 const largestView = 2 ** 32;
 const poolLimit = 256;
 
