@@ -48,10 +48,17 @@ export interface OpSpec {
 }
 
 export const opTable: Readonly<Record<string, OpSpec>> = Object.fromEntries(
-  [...elementwiseOps, ...reduceOps, ...viewOps, ...contractionOps, ...attentionOps, ...stateOps, ...routineOps, ...tokenOps].map((spec) => [
-    spec.name,
-    spec,
-  ]),
+  [
+    ...elementwiseOps,
+    ...reduceOps,
+    ...viewOps,
+    ...contractionOps,
+    ...attentionOps,
+    ...stateOps,
+    ...routineOps,
+    ...cacheValueOps,
+    ...tokenOps,
+  ].map((spec) => [spec.name, spec]),
 );
 
 export function opSpec(name: string): OpSpec {
