@@ -5,8 +5,10 @@ import type { Device } from "../runtime/device.js";
 import type { RotaryForm, RotaryTables } from "../tensor/index.js";
 
 export interface RotaryOptions extends RotaryForm {
-  /** Rows of the tables: positions 0 .. positions - 1. A larger table is another guard value: one counted recompile. */
+  /** Rows of the tables: positions 0 .. positions - 1. */
   readonly positions: number;
+  /** Most rows that compiled code may meet; another bound is another guard value. Default: `positions`. */
+  readonly bound?: number;
   /** Width of a head. */
   readonly headWidth: number;
   readonly base?: number;
@@ -22,7 +24,7 @@ const isFirst = (dim: number, width: number, pairing: RotaryForm["pairing"]): bo
 
 /** Cosine and sine tables [positions, headWidth]; the sine carries the sign of its place in the pair. `frequency(pair)` overrides the usual powers of the base. */
 export function rotaryTables(device: Device, name: string, options: RotaryOptions, frequency?: (pair: number) => number): RotaryTables {
-  const { positions, headWidth, width, pairing, base = 10000 } = options;
+  const { positions, headWidth, width, pairing, base = 10000, bound = positions } = options;
   const cosine = new Float32Array(positions * headWidth).fill(1);
   const sine = new Float32Array(positions * headWidth);
   for (let dim = 0; dim < width; dim++) {
@@ -35,7 +37,7 @@ export function rotaryTables(device: Device, name: string, options: RotaryOption
     }
   }
   const table = (part: string, values: Float32Array): State => {
-    const state = new State(device, `${name}.${part}`, [sizeVar("positions", 1, positions), headWidth], "f32", {
+    const state = new State(device, `${name}.${part}`, [sizeVar("positions", 1, bound), headWidth], "f32", {
       kind: "constant",
       sizes: { positions },
     });
@@ -47,6 +49,7 @@ export function rotaryTables(device: Device, name: string, options: RotaryOption
 
 /**
  * Multiplier table [2 reach + 1, headWidth]: row reach + e holds scale(dim)^(e / period) for exponents e = -reach .. reach, 1 beyond the rotated width.
+ * `bound` is as for `rotaryTables`, in rows.
  * xPos multiplies queries by row reach + (t - centre) and keys by row reach - (t - centre).
  */
 export function decayTable(
@@ -57,6 +60,7 @@ export function decayTable(
   width: number,
   period: number,
   scale: (dim: number) => number,
+  bound = 2 * reach + 1,
 ): State {
   const entries = 2 * reach + 1;
   const values = new Float32Array(entries * headWidth).fill(1);
@@ -64,7 +68,7 @@ export function decayTable(
     const logarithm = Math.log(scale(dim)) / period;
     for (let e = -reach; e <= reach; e++) values[(e + reach) * headWidth + dim] = Math.exp(e * logarithm);
   }
-  const state = new State(device, name, [sizeVar("decays", 1, entries), headWidth], "f32", {
+  const state = new State(device, name, [sizeVar("decays", 1, bound), headWidth], "f32", {
     kind: "constant",
     sizes: { decays: entries },
   });

@@ -67,6 +67,8 @@ interface Moments {
 
 /** Most patches of context plus horizon that never recompile, beyond the model's own context. */
 const horizonPatches = 1024;
+/** Most tokens of a call that compiled code is made for. */
+const mostTokens = 1 << 22;
 
 export class Toto1Decoder {
   readonly #programs = new Map<string, Programs>();
@@ -75,6 +77,7 @@ export class Toto1Decoder {
   #copy: Compiled<[readonly KeyValueState[], readonly KeyValueState[], Tensor], undefined> | undefined;
   #rotary: Rotary | undefined;
   #moments: Moments | undefined;
+  #boundPatches: number;
 
   constructor(
     private readonly config: Toto1Config,
@@ -88,6 +91,7 @@ export class Toto1Decoder {
       keyWidth: headWidth,
       valueWidth: headWidth,
     };
+    this.#boundPatches = Math.ceil(maximumContext / config.patch);
     this.#prefix = new KeyValueCache(options.device, "prefix", shape);
     this.#own = new KeyValueCache(options.device, "path", shape);
   }
@@ -104,7 +108,9 @@ export class Toto1Decoder {
 
   /** Predicted patches of every row, [steps][rows * P] in real units, sanitised. */
   async decode(request: DecodeRequest): Promise<Float32Array[]> {
-    return this.options.cached ? this.#decodeCached(request) : this.#decodeUncached(request);
+    const answers = await (this.options.cached ? this.#decodeCached(request) : this.#decodeUncached(request));
+    this.#boundPatches = this.#contextBound(request);
+    return answers;
   }
 
   async #decodeCached(request: DecodeRequest): Promise<Float32Array[]> {
@@ -169,7 +175,7 @@ export class Toto1Decoder {
     return new PrefillLayout(entries, this.#layoutOptions(request));
   }
 
-  /** Tables for the model's own context and any horizon in bounds; a longer context makes larger ones, which is one recompile. */
+  /** Tables for the model's own context and any horizon in bounds; a longer context makes larger ones. */
   #reservePositions(needed: number): void {
     if (this.#rotary && this.#rotary.positions >= needed) return;
     const { device } = this.options;
@@ -180,12 +186,20 @@ export class Toto1Decoder {
     this.#disposeRotary();
     // Quirk 1 of model-spec A.6.1: bases are concatenated over the head's halves although the rotation's pairs are interleaved.
     const base = (dim: number): number => (2 * (dim % (headWidth / 2)) + 0.4 * headWidth) / (1.4 * headWidth);
-    const tables = rotaryTables(device, "rotary", { positions, headWidth, width: headWidth, pairing: "interleaved" });
+    const tables = rotaryTables(device, "rotary", { positions, bound: mostTokens, headWidth, width: headWidth, pairing: "interleaved" });
     this.#rotary = {
-      tables: { ...tables, multiplier: decayTable(device, "rotary.decay", reach, headWidth, headWidth, 512, base) },
+      tables: { ...tables, multiplier: decayTable(device, "rotary.decay", reach, headWidth, headWidth, 512, base, mostTokens) },
       positions,
       reach,
     };
+  }
+
+  /** The declared bound of a context, in patches: the model's own, doubled for a longer one, which is one counted recompile of the prefill. */
+  #contextBound(request: DecodeRequest): number {
+    const longest = Math.max(...request.entries.map(({ contextPatches }) => contextPatches));
+    let bound = this.#boundPatches;
+    while (bound < longest) bound *= 2;
+    return bound;
   }
 
   #reserve(layout: PrefillLayout, steps: number): void {
@@ -207,6 +221,7 @@ export class Toto1Decoder {
   #prefillInputs(layout: PrefillLayout, request: DecodeRequest, step: number, continued: boolean): Toto1Inputs {
     const { prefix: moments, path: pathMoments } = this.#moments as Moments;
     return {
+      contextBound: `at most ${this.#contextBound(request)} patches`,
       ...layout.samples(),
       sequences: layout.sequenceVectors(),
       time: layout.timeVectors(),
@@ -283,13 +298,12 @@ export class Toto1Decoder {
     if (!programs) {
       const network = new Toto1Network(this.config, this.weights, variant);
       const { device, mode, taps } = this.options;
-      const tokens = 1 << 22;
       const dynamic = {
-        patches: [1, tokens],
-        tokens: [1, tokens],
+        patches: [1, mostTokens],
+        tokens: [1, mostTokens],
         sequences: [1, 1 << 16],
         rows: [1, 1 << 16],
-        wanted: [1, tokens],
+        wanted: [1, mostTokens],
       } as const;
       const make = (name: string, body: (inputs: Toto1Inputs) => Tensor): Step =>
         compile(body, { device, mode, taps, name: `toto1.${name}`, dynamic, fullGraph: true });

@@ -90,6 +90,8 @@ export interface SharedPrefixVectors {
 }
 
 export interface Toto1Inputs {
+  /** Of a prefill: the declared bound of its context, a guard in words. */
+  readonly contextBound?: string;
   /** Raw samples f32 and observed flags i32 [patch tokens, P]. */
   readonly values: Tensor;
   readonly mask: Tensor;

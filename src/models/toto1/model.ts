@@ -27,7 +27,11 @@ export class Toto1Model implements ForecastModel {
   #steps = 0;
   #peakBytes = 0;
   #sampled = false;
-  #disposed = false;
+  #running = 0;
+  /** One predict at a time: all of them use the same caches. */
+  #turn: Promise<unknown> = Promise.resolve();
+  /** Fires on dispose, which ends what still runs. */
+  readonly #ending = new AbortController();
 
   private constructor(
     readonly name: string,
@@ -61,7 +65,22 @@ export class Toto1Model implements ForecastModel {
   }
 
   async predict(request: ModelRequest): Promise<readonly ModelSeriesAnswer[]> {
-    if (this.#disposed) throw new InputError("disposed", `${this.name} was disposed; load the model again.`);
+    if (this.#ending.signal.aborted) throw new InputError("disposed", `${this.name} was disposed; load the model again.`);
+    const { signal } = this.#ending;
+    this.#running++;
+    const turn = this.#turn.then(() =>
+      this.#predictAll({ ...request, signal: request.signal ? AbortSignal.any([request.signal, signal]) : signal }),
+    );
+    this.#turn = turn.catch(() => undefined);
+    try {
+      return await turn;
+    } finally {
+      this.#running--;
+      if (signal.aborted) this.#free();
+    }
+  }
+
+  async #predictAll(request: ModelRequest): Promise<readonly ModelSeriesAnswer[]> {
     const answers: ModelSeriesAnswer[] = new Array<ModelSeriesAnswer>(request.series.length);
     const steps = Math.ceil(request.horizon / this.config.patch);
     this.#sampled = request.samples > 0;
@@ -225,9 +244,15 @@ export class Toto1Model implements ForecastModel {
     };
   }
 
+  /** Ends a running predict; memory is freed once no kernel uses it any more. */
   dispose(): void {
-    if (this.#disposed) return;
-    this.#disposed = true;
+    if (this.#ending.signal.aborted) return;
+    this.#ending.abort(new InputError("disposed", `${this.name} was disposed while it was running.`));
+    this.#free();
+  }
+
+  #free(): void {
+    if (this.#running > 0) return;
     this.#decoder.dispose();
     this.weights.dispose();
   }
