@@ -444,7 +444,7 @@ export class CompiledCore {
     return executable.runSync({
       inputs: this.#inputs(call, segment),
       states: statesOf(segment),
-      sizes: call.sizes,
+      sizes: sizesOf(call, segment),
       replay: replayOf(mode),
       ...(call.signal ? { signal: call.signal } : {}),
     });
@@ -467,7 +467,7 @@ export class CompiledCore {
     return {
       inputs: this.#inputs(call, segment),
       states: this.#statesOfCall(call, segment),
-      sizes: call.sizes,
+      sizes: sizesOf(call, segment),
       replay,
       ...(call.signal ? { signal: call.signal } : {}),
     };
@@ -513,6 +513,15 @@ interface TraceOutcome {
   readonly tapNames: readonly string[];
   readonly taps: readonly Value[];
   readonly broken: boolean;
+}
+
+/** Sizes of the call and of states the function captured instead of being given. */
+function sizesOf(call: Call, segment: Segment): SizeBindings {
+  let sizes = call.sizes;
+  for (const state of segment.states.values()) {
+    for (const [name, value] of Object.entries(state.buffer.sizes)) if (!(name in sizes)) sizes = { ...sizes, [name]: value };
+  }
+  return sizes;
 }
 
 const statesOf = (segment: Segment): Map<string, State["buffer"]> =>

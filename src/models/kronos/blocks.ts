@@ -6,7 +6,7 @@ import {
   rmsNorm,
   rope,
   tap,
-  Tensor,
+  type Tensor,
   type KeyValueState,
   type RotaryTables,
   type SharedPrefix,

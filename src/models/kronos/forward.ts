@@ -13,7 +13,7 @@ import {
   rmsNorm,
   tap,
   tapping,
-  Tensor,
+  type Tensor,
   type KeyValueState,
   type RotaryTables,
   type TokenDraws,

@@ -1,5 +1,5 @@
 /** The Kronos tokenizer (model-spec C.4): candles to two tokens each and back. Traced code; nothing here knows of devices or requests. */
-import { expandBits, labelled, packSigns, tap, Tensor, type KeyValueState, type RotaryTables } from "../../tensor/index.js";
+import { expandBits, labelled, packSigns, tap, type Tensor, type KeyValueState, type RotaryTables } from "../../tensor/index.js";
 import { applyBlock, project, rememberOnly, type Places } from "./blocks.js";
 import type { KronosTokenizerConfig } from "./config.js";
 import type { KronosBlock, KronosTokenizerWeights } from "./weights.js";

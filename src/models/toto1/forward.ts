@@ -3,8 +3,6 @@
  * rows; nothing here knows of devices, modes or how a request is laid out.
  */
 import {
-  appendToCache,
-  attention,
   causalScaler,
   concat,
   constant,
@@ -21,9 +19,10 @@ import {
   tapping,
   type Tensor,
   type InjectedDraws,
-  type KeyValueState,
+  type KeyValueTensors,
   type RotaryTables,
 } from "../../tensor/index.js";
+import type { CacheArguments, CacheStore, PrefixArguments } from "../../nn/caches/index.js";
 import type { Dim } from "../../ir/dim.js";
 import type { State } from "../../trace/entry.js";
 import type { Toto1Config } from "./config.js";
@@ -83,10 +82,10 @@ export interface KnownFuture {
   readonly known: Tensor;
 }
 
-export interface SharedPrefixVectors {
-  readonly caches: readonly KeyValueState[];
-  readonly row: Tensor;
-  readonly length: Tensor;
+/** What a step gives back: the next patch of every answer row f32 [rows, P], and the caches where appending makes new ones. */
+export interface Toto1Answer {
+  readonly patch: Tensor;
+  readonly kept: readonly KeyValueTensors[];
 }
 
 export interface Toto1Inputs {
@@ -109,8 +108,9 @@ export interface Toto1Inputs {
   readonly source?: Tensor;
   readonly draws?: DrawKeys;
   readonly future?: KnownFuture;
-  readonly caches: readonly KeyValueState[];
-  readonly prefix?: SharedPrefixVectors;
+  readonly cache: CacheArguments;
+  /** The series' prefix that the rows continue. */
+  readonly prefix?: PrefixArguments;
   readonly rotary: Toto1Rotary;
   /** f64 [sequences, 6]; a decode step continues them. */
   readonly moments: State;
@@ -143,6 +143,12 @@ export function outputParameters(
   };
 }
 
+/** The cache of a call, and what its layers kept of it. */
+interface Caches {
+  readonly store: CacheStore;
+  readonly kept: KeyValueTensors[];
+}
+
 const project = (x: Tensor, { weight, bias }: LinearWeights): Tensor => linear(x, weight, bias);
 
 export class Toto1Network {
@@ -152,26 +158,29 @@ export class Toto1Network {
     private readonly variant: Toto1Variant,
   ) {}
 
-  /** Context in, the next patch of every answer row out: f32 [rows, P] in real units. */
-  prefill(inputs: Toto1Inputs): Tensor {
+  /** Context in, the next patch of every answer row out, in real units. `store` is the cache behind `inputs.cache`. */
+  prefill(inputs: Toto1Inputs, store: CacheStore): Toto1Answer {
     const statistics = this.#scale(inputs, true);
     const z = tap("z", this.#normalise(inputs.values, statistics));
     const embedded = tap("embed", project(z, this.weights.embed));
     const tokens =
       inputs.tokenSource && this.weights.labels ? gatherRows(embedded, inputs.tokenSource, readState(this.weights.labels)) : embedded;
     const last = inputs.last as Tensor;
-    const hidden = this.#layers(tokens, inputs, last);
+    const kept: KeyValueTensors[] = [];
+    const hidden = this.#layers(tokens, inputs, { store, kept }, last);
     const lastStatistics = gatherRows(statistics, inputs.lastPatch as Tensor);
-    const answer = this.#nextPatch(hidden, lastStatistics, inputs);
+    const patch = this.#nextPatch(hidden, lastStatistics, inputs);
     if (inputs.pathMoments) copyRows(inputs.pathMoments, inputs.moments, inputs.source as Tensor);
-    return answer;
+    return { patch, kept };
   }
 
   /** One token per row in, the next patch of each row out. */
-  decode(inputs: Toto1Inputs): Tensor {
+  decode(inputs: Toto1Inputs, store: CacheStore): Toto1Answer {
     const statistics = this.#scale(inputs, false);
-    const hidden = this.#layers(project(this.#normalise(inputs.values, statistics), this.weights.embed), inputs, undefined);
-    return this.#nextPatch(hidden, statistics, inputs);
+    const kept: KeyValueTensors[] = [];
+    const tokens = project(this.#normalise(inputs.values, statistics), this.weights.embed);
+    const hidden = this.#layers(tokens, inputs, { store, kept }, undefined);
+    return { patch: this.#nextPatch(hidden, statistics, inputs), kept };
   }
 
   /** Causal patch statistics in f64 (model-spec A.4): [tokens, 2] location and scale. */
@@ -198,7 +207,7 @@ export class Toto1Network {
    * All layers. With `last` the answer is only wanted for those tokens: trailing space layers run on them alone, and the row pruning pass moves the selection
    * further up (model-spec A.10).
    */
-  #layers(tokens: Tensor, inputs: Toto1Inputs, last: Tensor | undefined): Tensor {
+  #layers(tokens: Tensor, inputs: Toto1Inputs, caches: Caches, last: Tensor | undefined): Tensor {
     const { kinds } = this.config;
     const trailing = kinds.length - [...kinds].reverse().findIndex((kind) => kind === "time");
     const selectBefore = last && !tapping() ? (trailing > kinds.length ? 0 : trailing) : kinds.length;
@@ -213,7 +222,7 @@ export class Toto1Network {
       const layer = this.weights.layers[index] as Toto1Layer;
       h = labelled(`layer${index}`, () => {
         const y = rmsNorm(h, layer.norm1, 1e-8);
-        const attended = kind === "time" ? this.#timeAttention(y, layer, inputs, ++time) : this.#spaceAttention(y, layer, space);
+        const attended = kind === "time" ? this.#timeAttention(y, layer, inputs, caches, ++time) : this.#spaceAttention(y, layer, space);
         return tap("out", this.#mlp(h.add(project(attended, layer.out)), layer));
       });
     }
@@ -236,16 +245,16 @@ export class Toto1Network {
   }
 
   /** Causal attention over the sequence's own patches; padding is attended to like anything else (model-spec A.6.1). */
-  #timeAttention(y: Tensor, layer: Toto1Layer, inputs: Toto1Inputs, index: number): Tensor {
+  #timeAttention(y: Tensor, layer: Toto1Layer, inputs: Toto1Inputs, { store, kept }: Caches, index: number): Tensor {
     const { time, rotary, prefix } = inputs;
     const headWidth = this.config.width / this.config.heads;
     const form = { width: headWidth, pairing: "interleaved" } as const;
     const q = tap("q", rope(this.#split(y, layer.query), time.position, form, rotary, time.queryDecay));
     const k = tap("k", rope(this.#split(y, layer.key), time.position, form, rotary, time.keyDecay));
-    const cache = inputs.caches[index] as KeyValueState;
-    appendToCache(cache, k, this.#split(y, layer.value), time.row, time.slot);
-    const shared = prefix ? { cache: prefix.caches[index] as KeyValueState, row: prefix.row, length: prefix.length } : undefined;
-    return this.#join(attention(q, cache, time.row, time.length, { scale: 1 / Math.sqrt(headWidth), valueWidth: headWidth }, shared));
+    const v = this.#split(y, layer.value);
+    const answer = store.attend(inputs.cache, index, { q, k, v }, time, { scale: 1 / Math.sqrt(headWidth), valueWidth: headWidth }, prefix);
+    if (answer.kept) kept.push(answer.kept);
+    return this.#join(answer.attended);
   }
 
   /** Attention among the variates of one time, equal ids only. A single variate attends to itself with weight 1. */
