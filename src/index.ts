@@ -51,3 +51,12 @@ export {
 export { analyzeLogs, analyzeLogText } from "./diagnostics/logs/analyze.js";
 export type { LogAnalysis, RootCause } from "./diagnostics/logs/answer.js";
 export type { LogInput } from "./diagnostics/logs/source.js";
+export {
+  planCandles,
+  type CandleCalendar,
+  type CandleCalendarOptions,
+  type CandlePlan,
+  type MarketCalendar,
+} from "./forecast/candle-calendar.js";
+export { percentChanges } from "./forecast/candle-consistency.js";
+export { candleFeatures } from "./forecast/candles.js";

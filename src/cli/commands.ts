@@ -13,16 +13,7 @@ import { settingFlags } from "./setting-flags.js";
 type Finish = (code: number) => void;
 
 /** Names that later versions use: read so that they can be refused with a reason, and left out of the help. */
-const REFUSED_FLAGS = [
-  "--known <file>",
-  "--last <k>",
-  "--tokenizer <reference>",
-  "--temperature <number>",
-  "--top-k <count>",
-  "--top-p <share>",
-  "--revision <name>",
-  "--offline",
-];
+const REFUSED_FLAGS = ["--known <file>", "--last <k>", "--revision <name>", "--offline"];
 
 export function addCommands(program: Command, context: CliContext, finish: Finish): void {
   const add = (name: string): Command =>
@@ -45,6 +36,15 @@ function forecastCommand(command: Command, context: CliContext, finish: Finish):
     .option("--frequency <step>", "calendar step such as 1h, 15min, D; missing steps become gaps")
     .option("--past <columns>", "columns used as past covariates")
     .option("--joint", "columns are variates of one series")
+    .option("--tokenizer <reference>", "tokenizer of a Kronos model: a folder or bundled name")
+    .option("--temperature <number>", "Kronos: above 0, default 1")
+    .option("--top-k <count>", "Kronos: draw among the likeliest tokens only, 0 = all; switches --top-p off")
+    .option("--top-p <share>", "Kronos: draw among this share of probability, default 0.9")
+    .option("--clip <bound>", "Kronos: bound of normalised values, default 5")
+    .option("--max-context <candles>", "Kronos: candles the model sees at once (default: its own)")
+    .option("--time-zone <name>", "Kronos: zone of the time features and the calendar, such as America/New_York")
+    .option("--calendar <rule>", "Kronos: auto (what the timestamps show) or 24/7")
+    .option("--consistent", "Kronos: candles whose high and low hold open and close, no negative volume")
     .option("--paths", "put sample paths into the JSON")
     .option("--no-report", "leave the report out; equal inputs then give equal bytes")
     .option("--format <name>", "table, json, csv or chart", "table")

@@ -5,7 +5,8 @@
 import { InputError } from "../forecast/errors.js";
 import { resolveSettings } from "../forecast/resolve-settings.js";
 import type { SettingName } from "../forecast/settings.js";
-import type { SeriesInput } from "../index.js";
+import { CANDLE_NAMES, candleColumn } from "../forecast/candles.js";
+import type { PredictOptions, SeriesInput } from "../index.js";
 import { readSeriesTable, type SeriesColumn, type TableSeries } from "../io/table.js";
 import { note, type CliContext } from "./context.js";
 import { checkOutput, deliver } from "./output.js";
@@ -35,14 +36,15 @@ export interface ForecastFlags extends Partial<Record<Exclude<SettingName, "cach
   temperature?: string;
   topK?: string;
   topP?: string;
+  clip?: string;
+  maxContext?: string;
+  timeZone?: string;
+  calendar?: string;
+  consistent?: boolean;
 }
 
 /** Flags that INTERFACES names and this version cannot serve: refused with a reason, never ignored. */
 const NOT_AVAILABLE: readonly (readonly [keyof ForecastFlags, string])[] = [
-  ["tokenizer", "--tokenizer belongs to Kronos models, which this version cannot run"],
-  ["temperature", "--temperature belongs to Kronos models, which this version cannot run"],
-  ["topK", "--top-k belongs to Kronos models, which this version cannot run"],
-  ["topP", "--top-p belongs to Kronos models, which this version cannot run"],
   ["revision", "--revision needs model downloads, which this version cannot do: download the folder and name it with --model"],
   ["offline", "--offline concerns model downloads, which this version cannot do: leave it out, nothing is ever downloaded"],
   ["known", "--known is not available in this version: known covariates can be given through the API (series.knownCovariates)"],
@@ -69,15 +71,18 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
   };
   const table = await (file === "-" ? readSeriesTable(file, request, context.standardInput()) : readSeriesTable(file, request));
   if (flags.quiet !== true) for (const text of table.notes) note(context, text);
-  const { inputs, histories } = toInputs(table.series, flags.joint === true);
+  const sampling = candleFlags(flags);
 
   const forecaster = await context.load(values.model, {
     device: values.device,
     mode: values.mode,
     kvCache: values.kvCache,
+    ...(flags.tokenizer === undefined ? {} : { tokenizer: flags.tokenizer }),
     ...(values.threads === undefined ? {} : { threads: values.threads }),
   });
   try {
+    const { inputs, histories } =
+      forecaster.takes === "candles" ? candleInputs(table.series) : toInputs(table.series, flags.joint === true);
     const quantilesAsked = settings.some((setting) => setting.name === "quantiles" && setting.source !== "default");
     const forecast = await forecaster.predict(inputs, {
       ...(values.horizon === undefined ? {} : { horizon: values.horizon }),
@@ -85,6 +90,7 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
       ...(values.samples === undefined ? {} : { samples: values.samples }),
       ...(quantilesAsked ? { quantiles: values.quantiles } : {}),
       seed: values.seed,
+      ...sampling,
       paths: flags.paths ?? false,
       report: flags.report ?? true,
       signal: context.signal,
@@ -107,6 +113,28 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
   }
 }
 
+/** Options of candle models, from the flags that were given. */
+function candleFlags(flags: ForecastFlags): PredictOptions {
+  const numbers = [
+    ["temperature", "--temperature"],
+    ["topK", "--top-k"],
+    ["topP", "--top-p"],
+    ["clip", "--clip"],
+    ["maxContext", "--max-context"],
+  ] as const;
+  const options: Record<string, unknown> = {};
+  for (const [name, flag] of numbers) {
+    const text = flags[name];
+    if (text === undefined) continue;
+    if (text.trim() === "" || !Number.isFinite(Number(text))) throw new InputError("bad-flag", `${flag} "${text}" is not a number`);
+    options[name] = Number(text);
+  }
+  if (flags.timeZone !== undefined) options["timeZone"] = flags.timeZone;
+  if (flags.calendar !== undefined) options["calendar"] = flags.calendar;
+  if (flags.consistent !== undefined) options["consistent"] = flags.consistent;
+  return options;
+}
+
 function readFormat(text = "table"): "table" | "json" | "csv" | "chart" {
   if (text === "table" || text === "json" || text === "csv" || text === "chart") return text;
   const reason = text === "parquet" ? "is not available in this version" : "is unknown";
@@ -119,6 +147,22 @@ function splitNames(text: string | undefined, flag: string): readonly string[] |
   if (names.some((name) => name === ""))
     throw new InputError("bad-flag", `${flag} "${text}" holds an empty name: give column names with commas between`);
   return names;
+}
+
+/** One candle input per series, and histories in the order of a candle answer's entries. */
+export function candleInputs(series: readonly TableSeries[]): { inputs: SeriesInput[]; histories: History[] } {
+  const inputs: SeriesInput[] = [];
+  const histories: History[] = [];
+  for (const { id, targets, calendar, frequency } of series) {
+    const timestamps = calendar?.timestamps;
+    const stamps = timestamps === undefined ? {} : { timestamps };
+    inputs.push({ id, ...stamps, ...(frequency === undefined ? {} : { frequency }), columns: byName(targets) });
+    for (const column of CANDLE_NAMES) {
+      const known = targets.find(({ name }) => candleColumn(name) === column);
+      histories.push({ values: known?.values ?? [], ...(known === undefined ? {} : stamps) });
+    }
+  }
+  return { inputs, histories };
 }
 
 /** One input per target column, or per series with `joint`; and the histories in the order of the answer's entries. */

@@ -3,17 +3,26 @@
  * Knows the model contract only: nothing of families, devices or graphs, and nothing of files beyond a model's reference.
  */
 import type { ForecastModel, ModelReport, ModelSeriesAnswer } from "../models/model.js";
+import { makeConsistent } from "./candle-consistency.js";
+import { checkCandles, prepareCandles } from "./candles.js";
 import { InputError } from "./errors.js";
 import { Forecast, SeriesForecast, type ForecastReport } from "./forecast.js";
 import { loadModelFor, type LoadOptions } from "./load.js";
 import { checkOptions, DEFAULT_HORIZON, type CheckedOptions, type PredictOptions } from "./options.js";
 import { reportBetween } from "./report.js";
-import { checkSeries, prepareSeries, type CheckedSeries, type PreparedSeries, type SeriesInput } from "./series.js";
+import { checkSeries, prepareSeries, type PreparedSeries, type SeriesInput } from "./series.js";
 
 /** Rows (series x paths) that one call of a model takes; larger requests are split, with the same bits. */
 const MAXIMUM_ROWS = 4096;
 
 export type { LoadOptions };
+
+/** A checked series before horizon and context are known. */
+interface CheckedEntry {
+  /** Steps of a seasonal period, when the frequency has a usual one. */
+  readonly seasonality: number | undefined;
+  prepare(horizon: number, context: number): PreparedSeries;
+}
 
 export class Forecaster {
   readonly #model: ForecastModel;
@@ -75,17 +84,22 @@ export class Forecaster {
    */
   async predict(series: SeriesInput | readonly SeriesInput[], options: PredictOptions = {}): Promise<Forecast> {
     this.#assertLoaded();
-    const checked = checkOptions(options);
+    const checked = checkOptions(options, this.#model.takes);
     checked.signal?.throwIfAborted();
     const list = Array.isArray(series) ? (series as readonly SeriesInput[]) : [series as SeriesInput];
     if (list.length === 0) throw new InputError("empty-series", "no series: give at least one");
-    const checkedSeries = list.map((entry, index) => checkSeries(entry, index));
-    const horizon = this.#horizon(checked, checkedSeries);
+    const entries = this.#check(list, checked);
+    const horizon = this.#horizon(checked, entries);
     const context = checked.context ?? this.#model.maximumContext;
     const samples = checked.samples ?? this.#model.defaultSamples;
     checkLevels(checked, samples, this.#model);
-    const prepared = checkedSeries.map((entry) => prepareSeries(entry, horizon, context));
+    const prepared = entries.map((entry) => entry.prepare(horizon, context));
     return this.#inTurn(checked.signal, () => this.#run(prepared, horizon, samples, checked));
+  }
+
+  /** What the series must be: candles, or any variates. */
+  get takes(): "candles" | "series" {
+    return this.#model.takes ?? "series";
   }
 
   /** The same fields as a forecast's report, accumulated since loading. */
@@ -134,7 +148,21 @@ export class Forecaster {
     if (this.#disposed) throw new InputError("disposed", "this forecaster was disposed: load it again");
   }
 
-  #horizon(options: CheckedOptions, series: readonly CheckedSeries[]): number {
+  #check(list: readonly SeriesInput[], { candles }: CheckedOptions): readonly CheckedEntry[] {
+    if (candles === undefined) {
+      return list.map((input, index) => {
+        const series = checkSeries(input, index);
+        return { seasonality: series.calendar.seasonality, prepare: (horizon, context) => prepareSeries(series, horizon, context) };
+      });
+    }
+    const window = candles.sampling.maxContext ?? this.#model.maximumContext;
+    return list.map((input, index) => {
+      const series = checkCandles(input, index, candles);
+      return { seasonality: undefined, prepare: (horizon, context) => prepareCandles(series, horizon, context, window, candles) };
+    });
+  }
+
+  #horizon(options: CheckedOptions, series: readonly CheckedEntry[]): number {
     const horizon = options.horizon ?? defaultHorizon(series);
     if (horizon > this.#model.maximumHorizon) {
       throw new InputError(
@@ -160,6 +188,7 @@ export class Forecaster {
           horizon,
           samples,
           seed: options.seed,
+          ...(options.candles === undefined ? {} : { sampling: options.candles.sampling }),
           ...(options.signal === undefined ? {} : { signal: options.signal }),
           // Chunks may differ in steps; a share of the whole per chunk keeps `done / total` rising to 1.
           onProgress: (done, total) => options.onProgress?.({ done: index * total + done, total: chunks.length * total }),
@@ -177,28 +206,24 @@ export class Forecaster {
     const after = this.#disposed ? (this.#lastReport ?? this.#model.report()) : this.#model.report();
     this.#lastReport = after;
     const report = reportBetween(before, after, { load: this.#loadMilliseconds, first: this.#firstMilliseconds, total: elapsed });
+    const consistent = options.candles?.consistent ? makeConsistent(answers) : undefined;
     const entries = prepared.flatMap((entry, index) => {
-      const answer = answers[index];
+      const answer = (consistent?.answers ?? answers)[index];
       if (answer === undefined) throw new Error(`the model answered ${answers.length} of ${prepared.length} series`);
       return entry.variates.map((variate, row) => new SeriesForecast(entry.id, variate, entry.timestamps, answer, row));
     });
     checkQuantiles(entries, options);
-    return new Forecast(
-      entries,
-      report,
-      prepared.flatMap((entry) => entry.warnings),
-      {
-        quantiles: options.quantiles,
-        paths: options.paths,
-        report: options.report,
-      },
-    );
+    return new Forecast(entries, report, [...prepared.flatMap((entry) => entry.warnings), ...(consistent?.warnings ?? [])], {
+      quantiles: options.quantiles,
+      paths: options.paths,
+      report: options.report,
+    });
   }
 }
 
 /** One seasonal period of the series' frequency; series that disagree need an explicit horizon. */
-function defaultHorizon(series: readonly CheckedSeries[]): number {
-  const periods = new Set(series.map((entry) => entry.calendar.seasonality ?? DEFAULT_HORIZON));
+function defaultHorizon(series: readonly CheckedEntry[]): number {
+  const periods = new Set(series.map((entry) => entry.seasonality ?? DEFAULT_HORIZON));
   if (periods.size > 1) {
     throw new InputError("horizon-needed", `the series have different seasonal periods (${[...periods].join(", ")} steps): give a horizon`);
   }

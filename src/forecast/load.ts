@@ -15,13 +15,15 @@ export interface LoadOptions {
   threads?: number;
   /** Default "static". */
   kvCache?: KvCache;
+  /** Kronos only: folder or bundled name of its tokenizer. Default: the bundled model's own, or a folder `tokenizer` in or beside the model's. */
+  tokenizer?: string;
   /** Hears why a slower device is used; default: one line on standard error. */
   onNote?: (note: string) => void;
 }
 
 /** Settings that are not in `options` come from the environment, see INTERFACES. Throws InputError. */
 export async function loadModelFor(reference: string, options: LoadOptions): Promise<ForecastModel> {
-  const { onNote = (note: string) => void process.stderr.write(`tempograph: ${note}\n`), ...settings } = options;
+  const { onNote = (note: string) => void process.stderr.write(`tempograph: ${note}\n`), tokenizer, ...settings } = options;
   const { values } = resolveSettings({ options: { model: reference, ...settings }, environment: process.env, folder: process.cwd() });
   // Deferred, so that commands which load no model start without the compiler.
   const { loadModel } = await import("../models/registry.js");
@@ -30,6 +32,7 @@ export async function loadModelFor(reference: string, options: LoadOptions): Pro
     mode: values.mode,
     threads: values.threads,
     kvCache: values.kvCache,
+    ...(tokenizer === undefined ? {} : { tokenizer }),
     openFolder: openCheckpoint,
     onNote,
   });

@@ -3,6 +3,8 @@
  * Knows nothing of models beyond their declared bounds, and nothing of files.
  */
 import { z } from "zod";
+import type { CandleCalendar } from "./candle-calendar.js";
+import type { CandleOptions } from "./candles.js";
 import { InputError } from "./errors.js";
 
 export const DEFAULT_QUANTILES: readonly number[] = [0.1, 0.5, 0.9];
@@ -59,6 +61,12 @@ export interface PredictOptions {
   topP?: number;
   clip?: number;
   maxContext?: number;
+  /** Candle models: zone that time features and the calendar are read in; default: the offset each stamp is written with. */
+  timeZone?: string;
+  /** Candle models: when candles are due. Default "auto": what the timestamps show. */
+  calendar?: CandleCalendar;
+  /** Candle models: widen high and low to hold open and close, lift negative volumes to 0; a warning says how many candles changed. Default false. */
+  consistent?: boolean;
 }
 
 /** Options after aliases, types and ranges are settled; `undefined` = the caller left it to the model or the data. */
@@ -71,6 +79,8 @@ export interface CheckedOptions {
   readonly seed: number;
   readonly paths: boolean;
   readonly report: boolean;
+  /** Only for models that take candles. */
+  readonly candles: CandleOptions | undefined;
   readonly signal: AbortSignal | undefined;
   readonly onProgress: ((progress: PredictProgress) => void) | undefined;
 }
@@ -109,11 +119,39 @@ const optionsSchema = z.strictObject({
     .optional(),
 });
 
-/** Samplers of token models take these; the models that exist so far do not. */
-const TOKEN_MODEL_OPTIONS = ["temperature", "topK", "topP", "clip", "maxContext"] as const;
+function positive(name: string, expected: string, fits: (value: number) => boolean): z.ZodType<number> {
+  const message = (input: unknown): string => `${name} must be ${expected}; got ${describe(input)}`;
+  return z.number({ error: (issue) => message(issue.input) }).refine(fits, { error: (issue) => message(issue.input) });
+}
+
+/** Options of models that take candles and draw tokens; other models refuse them. */
+const candleSchema = z.strictObject({
+  temperature: positive(
+    "temperature",
+    "a number above 0 (for the likeliest tokens use topK 1)",
+    (value) => value > 0 && Number.isFinite(value),
+  ).optional(),
+  topK: wholeNumber("topK", 0, "tokens").optional(),
+  topP: positive("topP", "a share above 0 and at most 1", (value) => value > 0 && value <= 1).optional(),
+  clip: positive("clip", "a number above 0", (value) => value > 0 && Number.isFinite(value)).optional(),
+  maxContext: wholeNumber("maxContext", 2, "candles").optional(),
+  timeZone: z
+    .string({ error: (issue) => `timeZone must be an IANA name such as "America/New_York"; got ${describe(issue.input)}` })
+    .optional(),
+  calendar: z
+    .custom<CandleCalendar>(
+      (value) => value === "auto" || value === "24/7" || (typeof value === "object" && value !== null && !Array.isArray(value)),
+      {
+        error: (issue) => `calendar must be "auto", "24/7" or an object with weekdays, sessions or holidays; got ${describe(issue.input)}`,
+      },
+    )
+    .optional(),
+  consistent: z.boolean({ error: (issue) => `consistent must be true or false; got ${describe(issue.input)}` }).optional(),
+});
+const CANDLE_OPTIONS: readonly string[] = Object.keys(candleSchema.shape);
 
 /** Checks options and settles aliases. Throws InputError naming the option, what was found and what is expected. */
-export function checkOptions(options: PredictOptions): CheckedOptions {
+export function checkOptions(options: PredictOptions, takes?: "candles"): CheckedOptions {
   const named: Record<string, unknown> = {};
   const spelledAs: Record<string, string> = {};
   for (const [spelling, value] of Object.entries(options)) {
@@ -125,13 +163,18 @@ export function checkOptions(options: PredictOptions): CheckedOptions {
     named[name] = value;
     spelledAs[name] = spelling;
   }
-  for (const name of TOKEN_MODEL_OPTIONS) {
-    if (name in named) {
+  const ofCandles: Record<string, unknown> = {};
+  for (const name of CANDLE_OPTIONS) {
+    if (!(name in named)) continue;
+    if (takes !== "candles")
       throw new InputError("option-not-used", `option ${spelledAs[name]} belongs to Kronos models; this model does not use it: remove it`);
-    }
+    ofCandles[name] = named[name];
+    delete named[name];
   }
   const parsed = optionsSchema.safeParse(named);
   if (!parsed.success) throw optionError(parsed.error);
+  const candles = candleSchema.safeParse(ofCandles);
+  if (!candles.success) throw optionError(candles.error);
   const value = parsed.data;
   return {
     horizon: value.horizon,
@@ -142,15 +185,21 @@ export function checkOptions(options: PredictOptions): CheckedOptions {
     seed: value.seed ?? 0,
     paths: value.paths ?? false,
     report: value.report ?? true,
+    candles: takes === "candles" ? candleOptions(candles.data) : undefined,
     signal: value.signal,
     onProgress: value.onProgress,
   };
 }
 
+function candleOptions({ timeZone, calendar, consistent, ...sampling }: z.infer<typeof candleSchema>): CandleOptions {
+  const given = Object.fromEntries(Object.entries(sampling).filter(([, value]) => value !== undefined));
+  return { sampling: given, timeZone, calendar, consistent: consistent ?? false };
+}
+
 function optionError(error: z.ZodError): InputError {
   const issue = error.issues[0];
   if (issue?.code === "unrecognized_keys") {
-    const known = Object.keys(optionsSchema.shape).join(", ");
+    const known = [...Object.keys(optionsSchema.shape), ...CANDLE_OPTIONS].join(", ");
     return new InputError("unknown-option", `unknown option ${issue.keys.map((key) => `"${key}"`).join(", ")}: known options are ${known}`);
   }
   return new InputError("bad-option", issue?.message ?? "options could not be read");

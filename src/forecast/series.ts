@@ -20,6 +20,8 @@ export interface SeriesInput {
   timestamps?: readonly (string | Date)[];
   /** Calendar step such as "1h", "15min", "D", "MS". Absent: found from the timestamps. */
   frequency?: string;
+  /** [horizon] stamps of the candles to come; candle models only. Absent: they follow the calendar. */
+  futureTimestamps?: readonly (string | Date)[];
   /** Name in the answer, and the random stream: equal ids draw equal numbers. */
   id?: string;
   /** [L] or [V][L], 1 or true = observed. Absent: every finite value counts as observed. */
