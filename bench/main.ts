@@ -21,7 +21,13 @@ interface Result {
 }
 
 const { values: options } = parseArgs({
-  options: { workload: { type: "string" }, mode: { type: "string" }, threads: { type: "string" }, repeat: { type: "string" }, json: { type: "string" } },
+  options: {
+    workload: { type: "string" },
+    mode: { type: "string" },
+    threads: { type: "string" },
+    repeat: { type: "string" },
+    json: { type: "string" },
+  },
 });
 
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] as number;
@@ -35,7 +41,8 @@ function chosen<T>(text: string | undefined, known: readonly T[], nameOf: (item:
   });
 }
 
-const limitMsOf = ({ gflop, weightBytes }: Workload, { fmaGflops, streamGBs }: Limits): number => Math.max((gflop / fmaGflops) * 1000, weightBytes / streamGBs / 1e6);
+const limitMsOf = ({ gflop, weightBytes }: Workload, { fmaGflops, streamGBs }: Limits): number =>
+  Math.max((gflop / fmaGflops) * 1000, weightBytes / streamGBs / 1e6);
 
 async function measure(workload: Workload, mode: Mode, threads: number, repeat: number, meter: LimitMeter): Promise<Result> {
   const session = workload.open(mode, threads);
@@ -55,14 +62,26 @@ async function measure(workload: Workload, mode: Mode, threads: number, repeat: 
   const recompiles = session.recompiles();
   session.dispose();
   const medianMs = median(rawMs);
-  return { workload: workload.name, mode, threads, medianMs, rawMs, firstMs, limitMs, shareOfLimit: limitMs / medianMs, recompiles, peers: {} };
+  return {
+    workload: workload.name,
+    mode,
+    threads,
+    medianMs,
+    rawMs,
+    firstMs,
+    limitMs,
+    shareOfLimit: limitMs / medianMs,
+    recompiles,
+    peers: {},
+  };
 }
 
 const meter = new LimitMeter();
 const repeat = Number(options.repeat ?? 7);
 const threadCounts = (options.threads ?? String(cpus().length)).split(",").map(Number);
 const limits: Record<string, Limits> = Object.fromEntries(threadCounts.map((threads) => [String(threads), meter.measure(threads, 10)]));
-for (const [threads, limit] of Object.entries(limits)) console.log(`limits, ${threads} threads: ${limit.fmaGflops.toFixed(0)} GFLOP/s, ${limit.streamGBs.toFixed(1)} GB/s`);
+for (const [threads, limit] of Object.entries(limits))
+  console.log(`limits, ${threads} threads: ${limit.fmaGflops.toFixed(0)} GFLOP/s, ${limit.streamGBs.toFixed(1)} GB/s`);
 const results: Result[] = [];
 for (const workload of chosen(options.workload, workloads, ({ name }) => name)) {
   for (const threads of threadCounts) {
@@ -76,7 +95,12 @@ for (const workload of chosen(options.workload, workloads, ({ name }) => name)) 
     }
   }
 }
-const report = { machine: { cpu: cpus()[0]?.model ?? "unknown", cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30), isa: meter.machine }, versions: { node: process.version }, limits: { threads: limits }, results };
+const report = {
+  machine: { cpu: cpus()[0]?.model ?? "unknown", cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30), isa: meter.machine },
+  versions: { node: process.version },
+  limits: { threads: limits },
+  results,
+};
 if (options.json) {
   mkdirSync(dirname(options.json), { recursive: true });
   writeFileSync(options.json, JSON.stringify(report, null, 2) + "\n");
