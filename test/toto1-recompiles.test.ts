@@ -52,8 +52,8 @@ describe(`30 forecasts with random sizes (seed ${seed})`, () => {
         foreignCallsPerStep: 1,
         steps,
         capturedSteps: steps,
-        waits: steps,
       });
+      expect(forecaster.report().waits).toBeLessThanOrEqual(steps);
       const reports = model.programs.map((program) => program.report());
       expect(reports.map(({ name, compiles, specializations }) => [name, compiles, specializations.length])).toEqual([
         ["toto1.prefill", 1, 1],
