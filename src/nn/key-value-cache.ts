@@ -31,6 +31,11 @@ export class KeyValueCache {
     return this.#layers;
   }
 
+  /** Keys that one row has room for. */
+  get slots(): number {
+    return this.#blocks * keyLanes;
+  }
+
   get bytes(): number {
     return this.#layers.reduce((sum, { keys, values }) => sum + keys.buffer.bytes + values.buffer.bytes, 0);
   }

@@ -141,7 +141,7 @@ export class Tracer {
 
   #endSegment(): void {
     const nodes = this.#builder.nodes.filter(
-      (node) => node.op !== "input" && node.op !== "constant" && !node.states.some((access) => access.writes) && node.dtype !== "f64",
+      (node) => node.op !== "input" && node.op !== "constant" && !onlyOrders(node) && node.dtype !== "f64",
     );
     const outputs = nodes.map((node, index) => ({ name: `value${index}`, node: this.#stored(node) }));
     const results = this.host.runSegment(this.#segment(outputs));
@@ -204,6 +204,9 @@ export class Tracer {
     return this.#states;
   }
 }
+
+/** State writes yield an empty value; the causal scaler writes and yields statistics. */
+const onlyOrders = ({ states, shape }: Node): boolean => states.some((access) => access.writes) && shape.length === 1 && shape[0] === 0;
 
 const active: Tracer[] = [];
 

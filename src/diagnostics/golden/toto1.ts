@@ -82,7 +82,13 @@ async function withSetup(
   const product = context.program === "product";
   const weights = loadToto1Weights(checkpoint.source, config, device, { fold: product });
   const cached = option<boolean | undefined>(golden, "cache") ?? true;
-  const decoder = new Toto1Decoder(config, weights, { device, mode: context.mode as Mode, cached, sharePrefix: true, taps: !product });
+  const decoder = new Toto1Decoder(config, weights, {
+    device,
+    mode: context.mode as Mode,
+    kvCache: cached ? "static" : "none",
+    sharePrefix: true,
+    taps: !product,
+  });
   try {
     return await body({ config, weights, decoder, ...makeEntries(golden, config.patch, paths) });
   } finally {

@@ -2,22 +2,25 @@
  * Decoding with Toto 1.0 (model-spec A.8): prefill once per series, then one compiled step per patch for all rows; or, without cache, the whole grown context
  * every step, which gives other numbers (quirk 2) and is offered because the published GluonTS predictor does it.
  */
-import { compile, copyRows, Tensor, type Compiled, type KeyValueState } from "../../tensor/index.js";
+import { compile, Tensor, type Compiled, type KeyValueTensors } from "../../tensor/index.js";
 import { size, State, type Mode } from "../../trace/entry.js";
-import { KeyValueCache } from "../../nn/key-value-cache.js";
+import { cacheStrategies, type CacheShape, type CacheStore, type LayerContents, type PrefixStore } from "../../nn/caches/index.js";
 import { decayTable, rotaryTables } from "../../nn/rotary.js";
 import { sizeVar } from "../../ir/dim.js";
 import { momentColumns } from "../../ir/ops/routines.js";
+import { keyLanes } from "../../ir/ops/state.js";
 import type { Device } from "../../runtime/device.js";
+import type { KvCacheStrategy } from "../options.js";
 import type { Toto1Config } from "./config.js";
-import { Toto1Network, type Toto1Inputs, type Toto1Rotary, type Toto1Variant } from "./forward.js";
+import { Toto1Network, type Toto1Answer, type Toto1Inputs, type Toto1Rotary, type Toto1Variant } from "./forward.js";
 import { decodeVectors, PrefillLayout, type Entry, type LayoutOptions } from "./layout.js";
 import type { Toto1Weights } from "./weights.js";
 
 export interface Toto1DecoderOptions {
   readonly device: Device;
   readonly mode: Mode;
-  readonly cached: boolean;
+  /** How keys and values are kept; "none" recomputes the whole grown context every step. */
+  readonly kvCache: KvCacheStrategy;
   /** Sample paths read their series' prefix; off, each path gets a copy (the same bits). */
   readonly sharePrefix: boolean;
   /** Keep every tapped value of each step. */
@@ -44,7 +47,7 @@ export interface DecodeRequest {
   readonly everyPatch?: boolean;
 }
 
-type Step = Compiled<[Toto1Inputs], Tensor>;
+type Step = Compiled<[Toto1Inputs], Toto1Answer>;
 
 interface Programs {
   readonly prefill: Step;
@@ -72,9 +75,10 @@ const mostTokens = 1 << 22;
 
 export class Toto1Decoder {
   readonly #programs = new Map<string, Programs>();
-  readonly #prefix: KeyValueCache;
-  readonly #own: KeyValueCache;
-  #copy: Compiled<[readonly KeyValueState[], readonly KeyValueState[], Tensor], undefined> | undefined;
+  readonly #shape: CacheShape;
+  readonly #prefix: PrefixStore;
+  /** Undefined without cache. */
+  readonly #own: CacheStore | undefined;
   #rotary: Rotary | undefined;
   #moments: Moments | undefined;
   #boundPatches: number;
@@ -85,15 +89,16 @@ export class Toto1Decoder {
     private readonly options: Toto1DecoderOptions,
   ) {
     const headWidth = config.width / config.heads;
-    const shape = {
+    this.#shape = {
       layers: config.kinds.filter((kind) => kind === "time").length,
       heads: config.heads,
       keyWidth: headWidth,
       valueWidth: headWidth,
     };
     this.#boundPatches = Math.ceil(maximumContext / config.patch);
-    this.#prefix = new KeyValueCache(options.device, "prefix", shape);
-    this.#own = new KeyValueCache(options.device, "path", shape);
+    const strategy = options.kvCache === "none" ? undefined : cacheStrategies[options.kvCache];
+    this.#prefix = (strategy ?? cacheStrategies.static).createPrefix(options.device, "prefix", this.#shape);
+    this.#own = strategy?.create(options.device, "path", this.#shape);
   }
 
   get compiled(): readonly Step[] {
@@ -102,27 +107,44 @@ export class Toto1Decoder {
 
   /** Bytes of cache one answer row needs for this many steps. */
   bytesPerRow(contextTokens: number, steps: number): number {
-    if (!this.options.cached) return this.#prefix.bytesPerRow(contextTokens + steps);
+    if (!this.#own) return this.#prefix.bytesPerRow(contextTokens + steps);
     return this.#own.bytesPerRow(this.options.sharePrefix ? steps + 15 : contextTokens + steps);
   }
 
   /** Predicted patches of every row, [steps][rows * P] in real units, sanitised. */
   async decode(request: DecodeRequest): Promise<Float32Array[]> {
-    const answers = await (this.options.cached ? this.#decodeCached(request) : this.#decodeUncached(request));
+    const answers = await (this.#own ? this.#decodeCached(request, this.#own) : this.#decodeUncached(request));
     this.#boundPatches = this.#contextBound(request);
     return answers;
   }
 
-  async #decodeCached(request: DecodeRequest): Promise<Float32Array[]> {
+  /** Counts of the paths' cache, for tests and inspection. */
+  get cacheCounters(): { readonly bytes: number; readonly prefixBytes: number; readonly copiedBytes: number } {
+    return { bytes: this.#own?.bytes ?? 0, prefixBytes: this.#prefix.bytes, copiedBytes: this.#own?.copiedBytes ?? 0 };
+  }
+
+  /** What the paths' cache holds, layer by layer: the first slots[r] slots of every row r. */
+  cacheContents(slots: Int32Array): readonly LayerContents[] {
+    const own = this.#own;
+    return own ? Array.from({ length: this.#shape.layers }, (_, layer) => own.contents(layer, slots)) : [];
+  }
+
+  async #decodeCached(request: DecodeRequest, own: CacheStore): Promise<Float32Array[]> {
     const layout = this.#layout(request, request.entries);
     const programs = this.#programsFor(request);
     const { sharePrefix } = this.options;
-    this.#reserve(layout, request.steps);
-    const answers = [await this.#run(programs.prefill, this.#prefillInputs(layout, request, 0, true), request, 0)];
-    if (request.steps > 1 && !sharePrefix) this.#copyPrefix(layout);
+    this.#reserve(layout);
+    const { patch } = await this.#run(programs.prefill, this.#prefillInputs(layout, request, 0, true), request, 0);
+    const answers = [patch];
+    if (request.steps === 1) return answers;
+    const context = layout.source.map((sequence) => layout.tokensOf(sequence));
+    own.begin(context.map((tokens) => (sharePrefix ? tokens % keyLanes : tokens) + request.steps - 1));
+    if (!sharePrefix) own.fill(this.#prefix, layout.source, context);
     for (let step = 1; step < request.steps; step++) {
-      const inputs = this.#decodeInputs(layout, request, step, answers[step - 1] as Float32Array);
-      answers.push(await this.#run(programs.decode, inputs, request, step));
+      const inputs = this.#decodeInputs(layout, request, step, answers[step - 1] as Float32Array, own);
+      const answer = await this.#run(programs.decode, inputs, request, step);
+      own.accept(answer.kept);
+      answers.push(answer.patch);
     }
     return answers;
   }
@@ -130,31 +152,36 @@ export class Toto1Decoder {
   /** Every path is its own sequence, grown by one patch per step and recomputed from the start. */
   async #decodeUncached(request: DecodeRequest): Promise<Float32Array[]> {
     const { variates } = request;
-    const { patch } = this.config;
+    const { patch: samples } = this.config;
     const { prefill } = this.#programsFor(request);
     let entries: readonly Entry[] = request.entries.flatMap((entry) => Array.from({ length: entry.paths }, () => ({ ...entry, paths: 1 })));
     const answers: Float32Array[] = [];
     for (let step = 0; step < request.steps; step++) {
       const layout = this.#layout(request, entries);
-      this.#reserve(layout, 1);
-      const answer = await this.#run(prefill, this.#prefillInputs(layout, request, step, false), request, step);
+      this.#reserve(layout);
+      const { patch: answer } = await this.#run(prefill, this.#prefillInputs(layout, request, step, false), request, step);
       answers.push(answer);
       entries = entries.map((entry, index) => ({
         ...entry,
         patches: entry.patches + 1,
         values: entry.values.map((values, v) =>
-          joined(values, answer.subarray((index * variates + v) * patch, (index * variates + v + 1) * patch)),
+          joined(values, answer.subarray((index * variates + v) * samples, (index * variates + v + 1) * samples)),
         ),
-        mask: entry.mask.map((mask) => joined(mask, new Uint8Array(patch).fill(1))),
+        mask: entry.mask.map((mask) => joined(mask, new Uint8Array(samples).fill(1))),
       }));
     }
     return answers;
   }
 
-  async #run(program: Step, inputs: Toto1Inputs, request: DecodeRequest, step: number): Promise<Float32Array> {
-    const answer = await program.run([inputs], request.signal);
+  async #run(
+    program: Step,
+    inputs: Toto1Inputs,
+    request: DecodeRequest,
+    step: number,
+  ): Promise<{ patch: Float32Array; kept: readonly KeyValueTensors[] }> {
+    const { patch, kept } = await program.run([inputs], request.signal);
     request.onStep?.(step, program.taps());
-    return answer.data() as Float32Array;
+    return { patch: patch.data() as Float32Array, kept };
   }
 
   #layoutOptions(request: DecodeRequest): LayoutOptions {
@@ -202,10 +229,8 @@ export class Toto1Decoder {
     return bound;
   }
 
-  #reserve(layout: PrefillLayout, steps: number): void {
-    const { cached, sharePrefix } = this.options;
-    this.#prefix.ensure(layout.sequences, layout.longest);
-    if (cached) this.#own.ensure(layout.rows, sharePrefix ? steps + 15 : layout.longest + steps);
+  #reserve(layout: PrefillLayout): void {
+    this.#prefix.begin(Int32Array.from({ length: layout.sequences }, (_, sequence) => layout.tokensOf(sequence)));
     const known = this.#moments;
     if (known && known.sequences >= layout.sequences && known.rows >= layout.rows) return;
     known?.prefix.dispose();
@@ -220,24 +245,25 @@ export class Toto1Decoder {
 
   #prefillInputs(layout: PrefillLayout, request: DecodeRequest, step: number, continued: boolean): Toto1Inputs {
     const { prefix: moments, path: pathMoments } = this.#moments as Moments;
+    const time = layout.timeVectors();
     return {
+      cache: this.#prefix.arguments(time),
       contextBound: `at most ${this.#contextBound(request)} patches`,
       ...layout.samples(),
       sequences: layout.sequenceVectors(),
-      time: layout.timeVectors(),
+      time,
       space: layout.spaceVectors(),
       ...layout.lastVectors(),
       ...(this.weights.labels ? { tokenSource: layout.tokenSource() } : {}),
       ...(request.everyPatch ? {} : { source: Tensor.from(layout.source, [size("rows", layout.rows)]) }),
       ...this.#stepInputs(layout, request, step),
-      caches: this.#prefix.layers,
       rotary: (this.#rotary as Rotary).tables,
       moments,
       ...(continued && !request.everyPatch ? { pathMoments } : {}),
     };
   }
 
-  #decodeInputs(layout: PrefillLayout, request: DecodeRequest, step: number, previous: Float32Array): Toto1Inputs {
+  #decodeInputs(layout: PrefillLayout, request: DecodeRequest, step: number, previous: Float32Array, own: CacheStore): Toto1Inputs {
     const { sharePrefix } = this.options;
     const rows = size("rows", layout.rows);
     const vectors = decodeVectors(layout, this.#layoutOptions(request), step - 1, sharePrefix);
@@ -247,6 +273,7 @@ export class Toto1Decoder {
     );
     const ones = Tensor.from(new Int32Array(layout.rows).fill(1), [rows]);
     return {
+      cache: own.arguments(vectors.time),
       values: Tensor.from(previous, [rows, this.config.patch]),
       mask: Tensor.from(new Int32Array(previous.length).fill(1), [rows, this.config.patch]),
       sequences: { first: identity, count: ones, prefix: ones, row: identity },
@@ -254,8 +281,7 @@ export class Toto1Decoder {
       space: vectors.space,
       ...(request.sampled ? { source: identity } : {}),
       ...this.#stepInputs(layout, request, step),
-      caches: this.#own.layers,
-      ...(sharePrefix ? { prefix: { caches: this.#prefix.layers, ...vectors.prefix } } : {}),
+      ...(sharePrefix ? { prefix: { cache: this.#prefix.reading(), ...vectors.prefix } } : {}),
       rotary: (this.#rotary as Rotary).tables,
       moments: (this.#moments as Moments).path,
     };
@@ -304,33 +330,19 @@ export class Toto1Decoder {
         sequences: [1, 1 << 16],
         rows: [1, 1 << 16],
         wanted: [1, mostTokens],
+        ...this.#prefix.sizes,
+        ...this.#own?.sizes,
       } as const;
-      const make = (name: string, body: (inputs: Toto1Inputs) => Tensor): Step =>
-        compile(body, { device, mode, taps, name: `toto1.${name}`, dynamic, fullGraph: true });
+      const own = this.#own ?? this.#prefix;
+      const make = (name: string, store: CacheStore, body: (inputs: Toto1Inputs) => Toto1Answer): Step =>
+        compile(body, { device, mode, taps, name: `toto1.${name}`, dynamic, fullGraph: store.wholeGraph });
       programs = {
-        prefill: make("prefill", (inputs) => network.prefill(inputs)),
-        decode: make("decode", (inputs) => network.decode(inputs)),
+        prefill: make("prefill", this.#prefix, (inputs) => network.prefill(inputs, this.#prefix)),
+        decode: make("decode", own, (inputs) => network.decode(inputs, own)),
       };
       this.#programs.set(key, programs);
     }
     return programs;
-  }
-
-  /** Every path's own copy of its series' prefix. */
-  #copyPrefix(layout: PrefillLayout): void {
-    const { device, mode } = this.options;
-    if (!this.#copy) {
-      const body = (own: readonly KeyValueState[], prefix: readonly KeyValueState[], source: Tensor): undefined => {
-        own.forEach((target, layer) => {
-          const from = prefix[layer] as KeyValueState;
-          copyRows(target.keys, from.keys, source);
-          copyRows(target.values, from.values, source);
-        });
-        return undefined;
-      };
-      this.#copy = compile(body, { device, mode, name: "toto1.copyPrefix", dynamic: { rows: [1, 1 << 16] } });
-    }
-    this.#copy(this.#own.layers, this.#prefix.layers, Tensor.from(layout.source, [size("rows", layout.rows)]));
   }
 
   #disposeRotary(): void {
@@ -343,9 +355,8 @@ export class Toto1Decoder {
 
   dispose(): void {
     for (const program of this.compiled) program.dispose();
-    this.#copy?.dispose();
     this.#prefix.dispose();
-    this.#own.dispose();
+    this.#own?.dispose();
     this.#moments?.prefix.dispose();
     this.#moments?.path.dispose();
     this.#disposeRotary();

@@ -69,6 +69,11 @@ export class PrefillLayout {
     return Math.max(...this.tokensPerEntry);
   }
 
+  /** Tokens of one sequence, its label included. */
+  tokensOf(sequence: number): number {
+    return this.tokensPerEntry[Math.floor(sequence / this.options.variates)] as number;
+  }
+
   /** Rows in the order (entry, path, variate). */
   #source(): Int32Array {
     const source = new Int32Array(this.rows);

@@ -43,7 +43,7 @@ export class Toto1Model implements ForecastModel {
     this.#decoder = new Toto1Decoder(config, weights, {
       device: loaded.device,
       mode: options.mode,
-      cached: options.kvCache !== "none",
+      kvCache: options.kvCache,
       sharePrefix: options.sharePrefix ?? true,
       taps: false,
     });
