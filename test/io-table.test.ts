@@ -165,7 +165,7 @@ describe("CSV", () => {
     const place = join(folder, "place.csv");
     mkdirSync(place);
     await expectRefused(readSeriesTable(place), /it is a folder/);
-    await expectRefused(readSeriesTable(write("PAR1", ".parquet")), /Parquet cannot be read/);
+    await expectRefused(readSeriesTable(write("PAR1", ".parquet")), /cannot be read as Parquet/);
   });
 
   test("standard input, CSV or JSON by its first character", async () => {

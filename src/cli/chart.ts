@@ -13,6 +13,9 @@ export interface ChartInput {
   /** [horizon] both or neither. */
   readonly lower?: ArrayLike<number>;
   readonly upper?: ArrayLike<number>;
+  /** [horizon] a narrower band inside, drawn darker; both or neither. */
+  readonly innerLower?: ArrayLike<number>;
+  readonly innerUpper?: ArrayLike<number>;
   /** Text under the first shown step of `history`, counted from its start, the first forecast step, and the last one. */
   readonly stampOf: (step: number) => string;
   readonly legend: string;
@@ -32,7 +35,8 @@ const DOT_BITS = [
   [0x04, 0x20],
   [0x40, 0x80],
 ] as const;
-const BAND = "░";
+/** Outer and inner band. */
+const BANDS = ["░", "▒"] as const;
 
 /** Lines of text, none wider than `size.columns`. Without colours there are no escape codes in it. */
 export function renderChart(input: ChartInput, size: ChartSize): string {
@@ -54,15 +58,18 @@ export function renderChart(input: ChartInput, size: ChartSize): string {
   const rowOf = (value: number): number => Math.round(((range.high - value) / (range.high - range.low)) * (lines * 4 - 1));
   const origin = Math.floor(columnOf(shown) / 2);
 
-  if (input.lower !== undefined && input.upper !== undefined) {
+  const shade = (lower: ArrayLike<number> | undefined, upper: ArrayLike<number> | undefined, depth: 1 | 2): void => {
+    if (lower === undefined || upper === undefined) return;
     for (let step = 0; step < horizon; step += 1) {
       const from = Math.floor(columnOf(shown + step) / 2);
       const to = step + 1 < horizon ? Math.floor(columnOf(shown + step + 1) / 2) : from + 1;
-      const top = rowOf(input.upper[step] ?? Number.NaN);
-      const bottom = rowOf(input.lower[step] ?? Number.NaN);
-      for (let column = from; column < Math.max(to, from + 1); column += 1) grid.shade(column, Math.floor(top / 4), Math.floor(bottom / 4));
+      const top = Math.floor(rowOf(upper[step] ?? Number.NaN) / 4);
+      const bottom = Math.floor(rowOf(lower[step] ?? Number.NaN) / 4);
+      for (let column = from; column < Math.max(to, from + 1); column += 1) grid.shade(column, top, bottom, depth);
     }
-  }
+  };
+  shade(input.lower, input.upper, 1);
+  shade(input.innerLower, input.innerUpper, 2);
   for (let step = 0; step < steps; step += 1) {
     const value = valueAt(step);
     if (Number.isNaN(value)) continue;
@@ -163,9 +170,9 @@ class DotGrid {
     }
   }
 
-  shade(column: number, top: number, bottom: number): void {
+  shade(column: number, top: number, bottom: number, depth: 1 | 2): void {
     if (!(column >= 0 && column < this.width)) return;
-    for (let row = Math.max(0, top); row <= Math.min(this.height - 1, bottom); row += 1) this.#shade[row * this.width + column] = 1;
+    for (let row = Math.max(0, top); row <= Math.min(this.height - 1, bottom); row += 1) this.#shade[row * this.width + column] = depth;
   }
 
   lines(origin: number, colours: boolean): string[] {
@@ -177,7 +184,10 @@ class DotGrid {
         if (bits !== 0) {
           const character = String.fromCharCode(0x2800 + bits);
           text += colours && this.#forecast[cell] === 1 ? `\u001b[36m${character}\u001b[0m` : character;
-        } else if (this.#shade[cell] === 1) text += colours ? `\u001b[2;36m${BAND}\u001b[0m` : BAND;
+          continue;
+        }
+        const band = BANDS[(this.#shade[cell] ?? 0) - 1];
+        if (band !== undefined) text += colours ? `\u001b[2;36m${band}\u001b[0m` : band;
         else text += column === origin ? "┊" : " ";
       }
       return text.trimEnd();

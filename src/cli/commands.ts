@@ -1,7 +1,7 @@
 /**
  * The commands and flags of `tempograph`. What a command does is in its own file, loaded when it runs.
  */
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { resolveSettings } from "../forecast/resolve-settings.js";
 import { SETTINGS, type SettingName } from "../forecast/settings.js";
 import type { AnalyzeCommandOptions } from "./analyze.js";
@@ -11,9 +11,6 @@ import type { ForecastFlags } from "./forecast.js";
 import { settingFlags } from "./setting-flags.js";
 
 type Finish = (code: number) => void;
-
-/** Names that later versions use: read so that they can be refused with a reason, and left out of the help. */
-const REFUSED_FLAGS = ["--known <file>", "--last <k>", "--revision <name>", "--offline"];
 
 export function addCommands(program: Command, context: CliContext, finish: Finish): void {
   const add = (name: string): Command =>
@@ -27,7 +24,9 @@ export function addCommands(program: Command, context: CliContext, finish: Finis
 }
 
 function forecastCommand(command: Command, context: CliContext, finish: Finish): void {
-  command.description("forecast the series of a CSV or JSON file").argument("<file>", "the file, or - for standard input");
+  command
+    .description("forecast the series of a CSV, JSON, JSON Lines or Parquet file")
+    .argument("<file>", "the file, or - for standard input");
   settingOptions(command, ["model", "horizon", "context", "samples", "quantiles", "seed", "device", "mode", "kvCache", "threads"]);
   command
     .option("--time <column>", "column of timestamps")
@@ -35,6 +34,11 @@ function forecastCommand(command: Command, context: CliContext, finish: Finish):
     .option("--id <column>", "column that tells series apart (long tables)")
     .option("--frequency <step>", "calendar step such as 1h, 15min, D; missing steps become gaps")
     .option("--past <columns>", "columns used as past covariates")
+    .option("--known <file>", "file of covariates known ahead: the same time (and id) column, values for the past and the horizon")
+    .option("--decimal-comma", "CSV numbers are written 3,14; columns are separated by semicolons or tabs")
+    .option("--last <count>", "forecast the last windows of the file, one horizon apart, instead of its future")
+    .option("--revision <name>", "revision of a hub model: a branch, tag or commit (default: main)")
+    .option("--offline", "take hub models from the cache only")
     .option("--joint", "columns are variates of one series")
     .option("--tokenizer <reference>", "tokenizer of a Kronos model: a folder or bundled name")
     .option("--temperature <number>", "Kronos: above 0, default 1")
@@ -47,10 +51,9 @@ function forecastCommand(command: Command, context: CliContext, finish: Finish):
     .option("--consistent", "Kronos: candles whose high and low hold open and close, no negative volume")
     .option("--paths", "put sample paths into the JSON")
     .option("--no-report", "leave the report out; equal inputs then give equal bytes")
-    .option("--format <name>", "table, json, csv or chart", "table")
+    .option("--format <name>", "table, json, csv, parquet or chart (SVG when --output ends in .svg)", "table")
     .option("--output <file>", "write there instead of standard output")
     .option("--quiet", "no notes on standard error");
-  for (const flag of REFUSED_FLAGS) command.addOption(new Option(flag).hideHelp());
   command.action(async (file: string, flags: ForecastFlags) => {
     const { runForecast } = await import("./forecast.js");
     finish(await runForecast(file, flags, context));

@@ -6,6 +6,8 @@ import type { Environment } from "../forecast/resolve-settings.js";
 
 export interface CliContext {
   readonly writeOut: (text: string) => void;
+  /** Absent when stdout is a terminal. */
+  readonly writeBytes?: (bytes: Uint8Array) => void;
   readonly writeError: (text: string) => void;
   /** Called when a command reads `-`; ends with an error when `signal` aborts. */
   readonly standardInput: () => AsyncIterable<Uint8Array>;

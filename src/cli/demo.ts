@@ -7,7 +7,7 @@ import { planCalendar } from "../forecast/calendar.js";
 import { DEFAULT_HORIZON } from "../forecast/options.js";
 import { readSeriesTable } from "../io/table.js";
 import { resolveSettings } from "../forecast/resolve-settings.js";
-import { toInputs } from "./forecast.js";
+import { toInputs } from "./inputs.js";
 import type { CliContext } from "./context.js";
 import { duration } from "./numbers.js";
 import { reportLines, seriesChart, seriesTable } from "./present.js";

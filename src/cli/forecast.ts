@@ -1,16 +1,18 @@
 /**
- * `tempograph forecast FILE|-`: reads series, forecasts them, writes table, JSON, CSV or chart.
- * Knows flags and their meaning for a request; reading is `series-file.ts`, text is `present.ts`.
+ * `tempograph forecast FILE|-`: reads series, forecasts them, writes table, JSON, CSV, Parquet or chart.
+ * Knows flags and their meaning for a request; reading is io/table.ts, requests are inputs.ts, text is present.ts.
  */
 import { InputError } from "../forecast/errors.js";
 import { resolveSettings } from "../forecast/resolve-settings.js";
 import type { SettingName } from "../forecast/settings.js";
-import { CANDLE_NAMES, candleColumn } from "../forecast/candles.js";
-import type { PredictOptions, SeriesInput } from "../index.js";
-import { readSeriesTable, type SeriesColumn, type TableSeries } from "../io/table.js";
+import { DEFAULT_HORIZON } from "../forecast/options.js";
+import type { PredictOptions } from "../index.js";
+import { readSeriesTable, type SeriesTable, type TableRequest, type TableSeries } from "../io/table.js";
 import { note, type CliContext } from "./context.js";
+import { alignKnown, candleInputs, rollingSeries, toInputs, usualHorizon, type KnownColumns } from "./inputs.js";
 import { checkOutput, deliver } from "./output.js";
-import { forecastChart, forecastCsv, forecastJson, forecastTable, reportLines, type History } from "./present.js";
+import { forecastChart, forecastCsv, forecastJson, forecastParquet, forecastSvg, forecastTable, reportLines } from "./present.js";
+import { startProgress } from "./progress.js";
 import { settingFlags } from "./setting-flags.js";
 
 export const FORMATS = ["table", "json", "csv", "chart", "parquet"] as const;
@@ -33,6 +35,7 @@ export interface ForecastFlags extends Partial<Record<Exclude<SettingName, "cach
   offline?: boolean;
   known?: string;
   last?: string;
+  decimalComma?: boolean;
   temperature?: string;
   topK?: string;
   topP?: string;
@@ -43,34 +46,20 @@ export interface ForecastFlags extends Partial<Record<Exclude<SettingName, "cach
   consistent?: boolean;
 }
 
-/** Flags that INTERFACES names and this version cannot serve: refused with a reason, never ignored. */
-const NOT_AVAILABLE: readonly (readonly [keyof ForecastFlags, string])[] = [
-  ["revision", "--revision needs model downloads, which this version cannot do: download the folder and name it with --model"],
-  ["offline", "--offline concerns model downloads, which this version cannot do: leave it out, nothing is ever downloaded"],
-  ["known", "--known is not available in this version: known covariates can be given through the API (series.knownCovariates)"],
-  ["last", "--last is not available in this version: cut the file to the window you want to forecast from"],
-];
+/** Levels of the two bands that a chart shows unless others are asked for. */
+const CHART_QUANTILES = [0.1, 0.25, 0.5, 0.75, 0.9] as const;
 
 export async function runForecast(file: string, flags: ForecastFlags, context: CliContext): Promise<number> {
-  for (const [flag, reason] of NOT_AVAILABLE) if (flags[flag] !== undefined) throw new InputError("not-available", reason);
   const format = readFormat(flags.format);
   if (flags.paths === true && format !== "json") {
     throw new InputError("bad-flag", `--paths gives sample paths in JSON only: add --format json, or leave --paths out`);
   }
   if (flags.output !== undefined && flags.output !== "-") checkOutput(flags.output);
   const { values, settings } = resolveSettings({ flags: settingFlags(flags), environment: context.environment, folder: context.folder });
-
-  const targets = splitNames(flags.target, "--target");
-  const past = splitNames(flags.past, "--past");
-  const request = {
-    ...(flags.time === undefined ? {} : { time: flags.time }),
-    ...(flags.id === undefined ? {} : { id: flags.id }),
-    ...(flags.frequency === undefined ? {} : { frequency: flags.frequency }),
-    ...(targets === undefined ? {} : { targets }),
-    ...(past === undefined ? {} : { past }),
-  };
-  const table = await (file === "-" ? readSeriesTable(file, request, context.standardInput()) : readSeriesTable(file, request));
+  const windows = flags.last === undefined ? undefined : wholeNumber(flags.last, "--last");
+  const table = await readTable(file, flags, context);
   if (flags.quiet !== true) for (const text of table.notes) note(context, text);
+  const known = flags.known === undefined ? undefined : await readSeriesTable(flags.known, knownRequest(flags));
   const sampling = candleFlags(flags);
 
   const forecaster = await context.load(values.model, {
@@ -78,39 +67,93 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
     mode: values.mode,
     kvCache: values.kvCache,
     ...(flags.tokenizer === undefined ? {} : { tokenizer: flags.tokenizer }),
+    ...(flags.revision === undefined ? {} : { revision: flags.revision }),
+    ...(flags.offline === undefined ? {} : { offline: flags.offline }),
     ...(values.threads === undefined ? {} : { threads: values.threads }),
   });
+  const progress = startProgress(context, "forecasting", flags.quiet);
   try {
-    const { inputs, histories } =
-      forecaster.takes === "candles" ? candleInputs(table.series) : toInputs(table.series, flags.joint === true);
+    const isCandles = forecaster.takes === "candles";
+    const horizonOf = (entry: TableSeries): number => values.horizon ?? (isCandles ? DEFAULT_HORIZON : usualHorizon(entry));
+    const series = windows === undefined ? table.series : rollingSeries(table.series, windows, horizonOf);
+    if (!isCandles && flags.tokenizer !== undefined) {
+      throw new InputError("bad-flag", `--tokenizer belongs to Kronos models; ${values.model} is none: leave it out`);
+    }
+    if (isCandles && known !== undefined) throw new InputError("bad-flag", "--known: candle models take no covariates; leave it out");
+    const { inputs, histories } = isCandles
+      ? candleInputs(series)
+      : toInputs(series, flags.joint === true, knownOf(series, known, horizonOf, flags));
     const quantilesAsked = settings.some((setting) => setting.name === "quantiles" && setting.source !== "default");
+    const drawsBands = format === "chart" && values.samples !== 0;
+    const quantiles = quantilesAsked ? values.quantiles : drawsBands ? CHART_QUANTILES : undefined;
     const forecast = await forecaster.predict(inputs, {
       ...(values.horizon === undefined ? {} : { horizon: values.horizon }),
       ...(values.context === undefined ? {} : { context: values.context }),
       ...(values.samples === undefined ? {} : { samples: values.samples }),
-      ...(quantilesAsked ? { quantiles: values.quantiles } : {}),
+      ...(quantiles === undefined ? {} : { quantiles }),
       seed: values.seed,
       ...sampling,
       paths: flags.paths ?? false,
       report: flags.report ?? true,
       signal: context.signal,
+      onProgress: ({ done, total }) => progress.update(done, total),
     });
+    progress.end();
     if (flags.quiet !== true) {
       // Gaps were reported when the file was read.
       for (const warning of forecast.warnings) if (warning.code !== "gaps") note(context, warning.message);
     }
     const withReport = (text: string): string => (flags.report === false ? text : `${text}\n${reportLines(forecast.report).join("\n")}\n`);
-    const text = {
+    const drawing = flags.output?.toLowerCase().endsWith(".svg") === true;
+    const answer = await {
       json: () => forecastJson(forecast),
       csv: () => forecastCsv(forecast),
       table: () => withReport(forecastTable(forecast)),
-      chart: () => withReport(forecastChart(forecast, histories, context)),
+      chart: () => (drawing ? forecastSvg(forecast, histories) : withReport(forecastChart(forecast, histories, context))),
+      parquet: () => forecastParquet(forecast),
     }[format]();
-    deliver(context, flags.output, text);
+    deliver(context, flags.output, answer);
     return 0;
   } finally {
+    progress.end();
     forecaster.dispose();
   }
+}
+
+async function readTable(file: string, flags: ForecastFlags, context: CliContext): Promise<SeriesTable> {
+  const targets = splitNames(flags.target, "--target");
+  const past = splitNames(flags.past, "--past");
+  const request: TableRequest = {
+    ...knownRequest(flags),
+    ...(flags.frequency === undefined ? {} : { frequency: flags.frequency }),
+    ...(targets === undefined ? {} : { targets }),
+    ...(past === undefined ? {} : { past }),
+  };
+  return file === "-" ? readSeriesTable(file, request, context.standardInput()) : readSeriesTable(file, request);
+}
+
+/** Known covariates are a table like the series' own: the same time and id columns, every other numeric column a covariate. */
+function knownRequest(flags: ForecastFlags): TableRequest {
+  return {
+    ...(flags.time === undefined ? {} : { time: flags.time }),
+    ...(flags.id === undefined ? {} : { id: flags.id }),
+    ...(flags.decimalComma === undefined ? {} : { decimalComma: flags.decimalComma }),
+  };
+}
+
+/** One entry per series, or nothing. Series of different frequency need an explicit horizon anyway, so one horizon serves all. */
+function knownOf(
+  series: readonly TableSeries[],
+  known: SeriesTable | undefined,
+  horizonOf: (entry: TableSeries) => number,
+  flags: ForecastFlags,
+): readonly KnownColumns[] {
+  const first = series[0];
+  if (known === undefined || first === undefined) return [];
+  if (flags.last !== undefined && known.series.length > 1) {
+    throw new InputError("bad-flag", "--last with --known works for one table of covariates that serves all series: leave --id out");
+  }
+  return alignKnown(series, known.series, horizonOf(first), flags.known ?? "");
 }
 
 /** Options of candle models, from the flags that were given. */
@@ -135,10 +178,18 @@ function candleFlags(flags: ForecastFlags): PredictOptions {
   return options;
 }
 
-function readFormat(text = "table"): "table" | "json" | "csv" | "chart" {
-  if (text === "table" || text === "json" || text === "csv" || text === "chart") return text;
-  const reason = text === "parquet" ? "is not available in this version" : "is unknown";
-  throw new InputError("unknown-format", `--format ${text} ${reason}: use table, json, csv or chart`);
+type Format = (typeof FORMATS)[number];
+
+function readFormat(text = "table"): Format {
+  const format = FORMATS.find((name) => name === text);
+  if (format === undefined) throw new InputError("unknown-format", `--format ${text} is unknown: use ${FORMATS.join(", ")}`);
+  return format;
+}
+
+function wholeNumber(text: string, flag: string): number {
+  const value = /^\d+$/.test(text.trim()) ? Number(text) : Number.NaN;
+  if (Number.isSafeInteger(value) && value >= 1) return value;
+  throw new InputError("bad-flag", `${flag} "${text}" is not usable: expected a whole number, 1 or more`);
 }
 
 function splitNames(text: string | undefined, flag: string): readonly string[] | undefined {
@@ -147,44 +198,4 @@ function splitNames(text: string | undefined, flag: string): readonly string[] |
   if (names.some((name) => name === ""))
     throw new InputError("bad-flag", `${flag} "${text}" holds an empty name: give column names with commas between`);
   return names;
-}
-
-/** One candle input per series, and histories in the order of a candle answer's entries. */
-export function candleInputs(series: readonly TableSeries[]): { inputs: SeriesInput[]; histories: History[] } {
-  const inputs: SeriesInput[] = [];
-  const histories: History[] = [];
-  for (const { id, targets, calendar, frequency } of series) {
-    const timestamps = calendar?.timestamps;
-    const stamps = timestamps === undefined ? {} : { timestamps };
-    inputs.push({ id, ...stamps, ...(frequency === undefined ? {} : { frequency }), columns: byName(targets) });
-    for (const column of CANDLE_NAMES) {
-      const known = targets.find(({ name }) => candleColumn(name) === column);
-      histories.push({ values: known?.values ?? [], ...(known === undefined ? {} : stamps) });
-    }
-  }
-  return { inputs, histories };
-}
-
-/** One input per target column, or per series with `joint`; and the histories in the order of the answer's entries. */
-export function toInputs(series: readonly TableSeries[], joint: boolean): { inputs: SeriesInput[]; histories: History[] } {
-  const inputs: SeriesInput[] = [];
-  const histories: History[] = [];
-  for (const { id, targets, past, calendar, frequency } of series) {
-    const timestamps = calendar?.timestamps;
-    const common = {
-      id,
-      ...(timestamps === undefined ? {} : { timestamps }),
-      ...(frequency === undefined ? {} : { frequency }),
-      ...(past.length === 0 ? {} : { pastCovariates: byName(past) }),
-    };
-    for (const group of joint ? [targets] : targets.map((column) => [column])) {
-      inputs.push({ ...common, columns: byName(group) });
-      for (const { values } of group) histories.push({ values, ...(timestamps === undefined ? {} : { timestamps }) });
-    }
-  }
-  return { inputs, histories };
-}
-
-function byName(columns: readonly SeriesColumn[]): Record<string, Float64Array> {
-  return Object.fromEntries(columns.map(({ name, values }) => [name, values]));
 }

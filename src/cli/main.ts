@@ -26,6 +26,7 @@ for (const stream of [process.stdout, process.stderr]) {
 
 const context: CliContext = {
   writeOut: (text) => void process.stdout.write(text),
+  ...(process.stdout.isTTY === true ? {} : { writeBytes: (bytes: Uint8Array) => void process.stdout.write(bytes) }),
   writeError: (text) => void process.stderr.write(text),
   standardInput: () => addAbortSignal(interrupt.signal, process.stdin),
   environment: process.env,

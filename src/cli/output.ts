@@ -18,8 +18,12 @@ export function checkOutput(path: string): void {
   }
 }
 
-/** `path` undefined or "-": stdout. */
-export function deliver(context: CliContext, path: string | undefined, text: string): void {
-  if (path === undefined || path === "-") context.writeOut(text);
-  else writeAtomically(path, (write) => write(new TextEncoder().encode(text)));
+/** `path` undefined or "-": stdout. Bytes are refused where they would end up on a terminal. */
+export function deliver(context: CliContext, path: string | undefined, answer: string | Uint8Array): void {
+  if (path !== undefined && path !== "-") {
+    writeAtomically(path, (write) => write(typeof answer === "string" ? new TextEncoder().encode(answer) : answer));
+  } else if (typeof answer === "string") context.writeOut(answer);
+  else if (context.writeBytes === undefined)
+    throw new InputError("output-binary", "this format is binary: name a file with --output, or send it into a pipe");
+  else context.writeBytes(answer);
 }

@@ -1,11 +1,13 @@
 /**
- * A forecast as text: table, JSON, CSV or chart. Knows forecasts and terminals; reads and writes nothing.
+ * A forecast as text or bytes: table, JSON, CSV, Parquet or chart. Knows forecasts and terminals; reads and writes nothing.
  */
 import type { Forecast, ForecastReport, SeriesForecast } from "../index.js";
+import { writeParquet } from "../io/parquet.js";
 import { renderChart } from "./chart.js";
 import type { CliContext } from "./context.js";
 import { bytes, duration, numberFormat } from "./numbers.js";
 import { stampFormat } from "./stamps.js";
+import { renderSvg, type SvgPanel } from "./svg-chart.js";
 import { renderTable } from "./table.js";
 
 /** What was known of a forecast series before the forecast; for charts. */
@@ -56,12 +58,9 @@ export function forecastChart(forecast: Forecast, histories: readonly History[],
     .join("\n");
 }
 
-/** History, median (mean where there are no quantiles) and the band between the lowest and highest level. */
+/** History, median (mean where there are no quantiles), the band between the lowest and highest level and the one inside it. */
 export function seriesChart(entry: SeriesForecast, levels: readonly number[], history: History, context: CliContext): string {
-  const sorted = [...levels].sort((left, right) => left - right);
-  const low = sorted[0];
-  const high = sorted[sorted.length - 1];
-  const band = low !== undefined && high !== undefined && low < high ? { low, high } : undefined;
+  const [outer, inner] = bandsOf(levels);
   const stamps = [...(history.timestamps ?? []), ...entry.timestamps];
   const shift = history.timestamps === undefined ? history.values.length : 0;
   const format = stampFormat(stamps);
@@ -70,12 +69,59 @@ export function seriesChart(entry: SeriesForecast, levels: readonly number[], hi
       title: seriesTitle(entry),
       history: history.values,
       center: entry.hasQuantiles ? entry.quantile(0.5) : entry.mean,
-      ...(band === undefined ? {} : { lower: entry.quantile(band.low), upper: entry.quantile(band.high) }),
+      ...(outer === undefined ? {} : { lower: entry.quantile(outer[0]), upper: entry.quantile(outer[1]) }),
+      ...(inner === undefined ? {} : { innerLower: entry.quantile(inner[0]), innerUpper: entry.quantile(inner[1]) }),
       stampOf: (step) => (step < shift ? String(step) : format(stamps[step - shift] ?? step)),
-      legend: `history ┊ ${entry.hasQuantiles ? "median" : "mean"}${band === undefined ? "" : `, ░ ${band.low} to ${band.high}`}`,
+      legend: `history ┊ ${entry.hasQuantiles ? "median" : "mean"}${outer === undefined ? "" : `, ░ ${outer[0]} to ${outer[1]}`}${inner === undefined ? "" : `, ▒ ${inner[0]} to ${inner[1]}`}`,
     },
     context.terminal,
   );
+}
+
+/** The same drawing as SVG, one panel per entry. */
+export function forecastSvg(forecast: Forecast, histories: readonly History[]): string {
+  return renderSvg(forecast.series.map((entry, index) => svgPanel(entry, levelsOf(forecast), histories[index] ?? { values: [] })));
+}
+
+function svgPanel(entry: SeriesForecast, levels: readonly number[], history: History): SvgPanel {
+  const stamps = [...(history.timestamps ?? []), ...entry.timestamps];
+  const shift = history.timestamps === undefined ? history.values.length : 0;
+  const format = stampFormat(stamps);
+  return {
+    title: seriesTitle(entry),
+    unit: entry.variate,
+    history: history.values,
+    center: entry.hasQuantiles ? entry.quantile(0.5) : entry.mean,
+    centerName: entry.hasQuantiles ? "median" : "mean",
+    bands: bandsOf(levels).map(([low, high]) => ({ lower: entry.quantile(low), upper: entry.quantile(high), name: `${low} to ${high}` })),
+    stampOf: (step) => (step < shift ? String(step) : format(stamps[step - shift] ?? step)),
+  };
+}
+
+/** At most two bands from a list of levels: the outermost pair, and the pair inside it. */
+function bandsOf(levels: readonly number[]): [low: number, high: number][] {
+  const sorted = [...levels].sort((left, right) => left - right);
+  const bands: [number, number][] = [];
+  for (let index = 0; index < 2; index += 1) {
+    const [low, high] = [sorted[index], sorted[sorted.length - 1 - index]];
+    if (low !== undefined && high !== undefined && low < high && index < sorted.length - 1 - index) bands.push([low, high]);
+  }
+  return bands;
+}
+
+/** Bytes of a Parquet file with the rows and columns of `forecastCsv`; steps without stamps are numbers. */
+export function forecastParquet(forecast: Forecast): Promise<Uint8Array> {
+  const rows = <Cell>(pick: (entry: SeriesForecast) => Iterable<Cell>): Cell[] => forecast.series.flatMap((entry) => [...pick(entry)]);
+  const repeat = (text: (entry: SeriesForecast) => string): string[] => rows((entry) => entry.timestamps.map(() => text(entry)));
+  const stamps = rows((entry) => entry.timestamps);
+  const counted = stamps.every((stamp) => typeof stamp === "number");
+  return writeParquet([
+    { name: "id", data: repeat(({ id }) => id) },
+    { name: "variate", data: repeat(({ variate }) => variate) },
+    { name: "timestamp", data: counted ? stamps.map(Number) : stamps.map(String) },
+    { name: "mean", data: rows((entry) => entry.mean) },
+    ...levelsOf(forecast).map((level) => ({ name: String(level), data: rows((entry) => entry.quantile(level)) })),
+  ]);
 }
 
 /** The run in a few lines: where it ran, how long it took, what was compiled. */

@@ -9,14 +9,12 @@ import { parseNumber } from "./cells.js";
 import { InputError } from "./errors.js";
 import { parseStamp } from "./timestamps.js";
 
-const delimiters = [",", ";", "\t"] as const;
-
 /**
- * Parses CSV with a header row; the delimiter is whichever of comma, semicolon and tab the header uses most. Blank lines are skipped.
+ * Parses CSV with a header row; the delimiter is whichever of comma, semicolon and tab the header uses most (never the comma with decimal commas). Blank lines are skipped.
  * Throws `InputError` naming `name` and the line for damaged quoting, uneven rows, a missing header and a table without rows.
  */
-export function parseCsv(text: string, name: string): RawTable {
-  const delimiter = sniffDelimiter(text);
+export function parseCsv(text: string, name: string, decimalComma = false): RawTable {
+  const delimiter = sniffDelimiter(text, decimalComma ? [";", "\t"] : [",", ";", "\t"]);
   let records: { record: string[]; info: { lines: number } }[];
   try {
     records = parse(text, {
@@ -41,17 +39,32 @@ export function parseCsv(text: string, name: string): RawTable {
     if (record.length !== header.length) {
       throw new InputError("csv", `${name}, ${place}: ${record.length} cells, the header has ${header.length}`);
     }
-    return { cells: record, place };
+    return {
+      cells: decimalComma ? record.map((cell, index) => withPoint(cell, `${name}, ${place}, column "${header[index]}"`)) : record,
+      place,
+    };
   });
   return { name, header, rows };
 }
 
-/** The delimiter that occurs most often in the first line, outside quotes; comma when none does. */
-function sniffDelimiter(text: string): string {
+/** "3,14" as "3.14". A number with a point can only be a mistake here: as a thousand mark or as a decimal it would be read wrong in one of two cases. */
+function withPoint(cell: string, label: string): string {
+  if (/^[+-]?\d*,\d+(e[+-]?\d+)?$/i.test(cell)) return cell.replace(",", ".");
+  if (/^[+-]?\d[\d.]*\.\d+(,\d+)?(e[+-]?\d+)?$/i.test(cell) && parseStamp(cell) === undefined) {
+    throw new InputError(
+      "table-cell",
+      `${label}: "${cell}" has a point, but decimals were said to follow a comma; leave thousand marks out`,
+    );
+  }
+  return cell;
+}
+
+/** The one of `delimiters` that occurs most often in the first line, outside quotes; the first one when none does. */
+function sniffDelimiter(text: string, delimiters: readonly string[]): string {
   const firstLine = /^\uFEFF?\s*([^\r\n]*)/.exec(text)?.[1] ?? "";
   const unquoted = firstLine.replace(/"[^"]*"/g, "");
   const count = (delimiter: string): number => unquoted.split(delimiter).length;
-  return delimiters.reduce((best, delimiter) => (count(delimiter) > count(best) ? delimiter : best));
+  return delimiters.reduce((best, delimiter) => (count(delimiter) > count(best) ? delimiter : best), delimiters[0] ?? ",");
 }
 
 function checkHeader(header: readonly string[], name: string): void {

@@ -1,5 +1,6 @@
 /**
- * JSON series: a list of numbers, one series object, a list of them, `{series: [...]}`, or a list of records, which is a table.
+ * JSON series: a list of numbers, one series object, a list of them, `{series: [...]}`, or a list of records, which is a table; and JSON Lines, one of these
+ * objects per line.
  * Knows the forms and their mistakes; nothing of models.
  */
 
@@ -21,12 +22,46 @@ export function parseJsonSeries(
   request: TableRequest,
   defaultId: string,
 ): RawTable | { series: TableSeries[] } {
-  let value: unknown;
+  return seriesOf(parseValue(text.replace(/^\uFEFF/, ""), name), name, request, defaultId);
+}
+
+/** JSON Lines: a series object or a record per line; blank lines are skipped. Throws `InputError` naming `name` and the line. */
+export function parseJsonLines(text: string, name: string, request: TableRequest, defaultId: string): RawTable | { series: TableSeries[] } {
+  const values: unknown[] = [];
+  text
+    .replace(/^\uFEFF/, "")
+    .split(/\r?\n/)
+    .forEach((line, index) => {
+      if (line.trim() === "") return;
+      const value = parseValue(line, `${name}, line ${index + 1},`);
+      if (!isObject(value)) throw new InputError("json", `${name}, line ${index + 1}: ${line.slice(0, 40)} is not an object`);
+      values.push(value);
+    });
+  return seriesOf(values, name, request, defaultId);
+}
+
+/** Whether text is JSON Lines: its first line is an object by itself, and more follows. */
+export function looksLikeJsonLines(text: string): boolean {
+  const [first = "", ...rest] = text.trim().split(/\r?\n/, 2);
+  if (!first.startsWith("{") || rest.length === 0) return false;
   try {
-    value = JSON.parse(text.replace(/^\uFEFF/, ""));
-  } catch (error) {
-    throw new InputError("json", `${name} is not valid JSON: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    JSON.parse(first);
+    return true;
+  } catch {
+    return false;
   }
+}
+
+function parseValue(text: string, label: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new InputError("json", `${label} is not valid JSON: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+}
+
+function seriesOf(document: unknown, name: string, request: TableRequest, defaultId: string): RawTable | { series: TableSeries[] } {
+  let value = document;
   if (isObject(value) && "series" in value) {
     const extra = Object.keys(value).filter((key) => key !== "series");
     if (extra.length > 0) throw new InputError("json", `${name}: unknown field "${extra[0]}" beside "series"`);

@@ -39,6 +39,8 @@ export interface TableRequest {
   readonly past?: readonly string[];
   /** Named frequency; missing steps then count as gaps to fill. */
   readonly frequency?: string;
+  /** CSV numbers have a comma before their decimals ("3,14"); columns are then separated by semicolons or tabs. */
+  readonly decimalComma?: boolean;
 }
 
 /** Throws `InputError` for a column without a single observed value. */

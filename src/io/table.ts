@@ -1,6 +1,6 @@
 /**
  * Series files: from a path to series with their target columns, past covariates, ids and calendars.
- * Says which column is what; the formats are in csv.ts and json.ts, stamps and frequencies in calendar.ts.
+ * Says which column is what; the formats are in csv.ts, json.ts and parquet.ts, stamps and frequencies in calendar.ts.
  */
 
 import { basename, extname } from "node:path";
@@ -10,7 +10,8 @@ import { isMissing, parseNumber } from "./cells.js";
 import type { RawRow, RawTable } from "./cells.js";
 import { parseCsv } from "./csv.js";
 import { InputError } from "./errors.js";
-import { parseJsonSeries } from "./json.js";
+import { looksLikeJsonLines, parseJsonLines, parseJsonSeries } from "./json.js";
+import { readParquet } from "./parquet.js";
 import { inputName, readTextInput } from "./text-input.js";
 import { checkObserved } from "./series-table.js";
 import type { SeriesColumn, SeriesTable, TableRequest, TableSeries } from "./series-table.js";
@@ -19,7 +20,7 @@ import { timeTexts } from "./time-column.js";
 export type { SeriesColumn, SeriesTable, TableRequest, TableSeries } from "./series-table.js";
 
 /**
- * Reads CSV or JSON, chosen by the file's ending or, failing that, its first character. `path` "-" is standard input.
+ * Reads CSV, JSON, JSON Lines or Parquet, chosen by the file's ending or, failing that, its first characters. `path` "-" is standard input (text).
  * Throws `InputError` naming file, row, column and value.
  */
 export async function readSeriesTable(
@@ -28,14 +29,15 @@ export async function readSeriesTable(
   standardInput?: AsyncIterable<Uint8Array>,
 ): Promise<SeriesTable> {
   const ending = path === "-" ? "" : extname(path).toLowerCase();
-  if (ending === ".parquet")
-    throw new InputError("file-format", `${path}: Parquet cannot be read by this version; convert it to CSV or JSON`);
+  const endingId = path === "-" ? "series" : basename(path, extname(path));
+  if (ending === ".parquet" || ending === ".pq") return tableSeries(await readParquet(path), request, endingId);
   const text = await readTextInput(path, standardInput);
   const name = inputName(path);
-  const defaultId = path === "-" ? "series" : basename(path, extname(path));
-  const isJson = ending === ".json" || (ending !== ".csv" && ending !== ".tsv" && /^\s*[[{]/.test(text));
-  if (!isJson) return tableSeries(parseCsv(text, name), request, defaultId);
-  const parsed = parseJsonSeries(text, name, request, defaultId);
+  const defaultId = endingId;
+  const isLines = ending === ".jsonl" || ending === ".ndjson" || (ending === "" && looksLikeJsonLines(text));
+  const isJson = isLines || ending === ".json" || (ending !== ".csv" && ending !== ".tsv" && /^\s*[[{]/.test(text));
+  if (!isJson) return tableSeries(parseCsv(text, name, request.decimalComma), request, defaultId);
+  const parsed = (isLines ? parseJsonLines : parseJsonSeries)(text, name, request, defaultId);
   return "header" in parsed ? tableSeries(parsed, request, defaultId) : withNotes(parsed.series, []);
 }
 
@@ -146,7 +148,7 @@ function readNumber(table: RawTable, row: RawRow, index: number): number {
   if (value !== undefined) return value;
   throw new InputError(
     "table-cell",
-    `${table.name}, ${row.place}, column "${table.header[index]}": ${JSON.stringify(cell)} is not a number; leave a missing value empty, write decimals with a point`,
+    `${table.name}, ${row.place}, column "${table.header[index]}": ${JSON.stringify(cell)} is not a number; leave a missing value empty, write decimals with a point (or give --decimal-comma)`,
   );
 }
 
