@@ -99,6 +99,7 @@ export class CompiledCore {
   #taps = new Map<string, Value>();
   #last: Call | undefined;
   #disposed = false;
+  #limitHit = false;
 
   constructor(
     private readonly fn: (...args: never[]) => unknown,
@@ -254,12 +255,16 @@ export class CompiledCore {
     const described = { guard: record.guard, was: record.was, now: record.now };
     if (this.#specializations.filter((specialization) => specialization.mode !== "eager").length > limit) {
       this.counters.fallbacks++;
-      emitEvent({
-        stream: "recompile_limit",
-        function: this.name,
-        ...(location ? { location } : {}),
-        fields: { limit, last: record.guard, was: record.was, now: record.now },
-      });
+      // Hit once; every later miss is a fallback of its own.
+      if (!this.#limitHit) {
+        emitEvent({
+          stream: "recompile_limit",
+          function: this.name,
+          ...(location ? { location } : {}),
+          fields: { limit, last: record.guard, was: record.was, now: record.now },
+        });
+      }
+      this.#limitHit = true;
       emitEvent({
         stream: "fallback",
         function: this.name,

@@ -221,6 +221,11 @@ export class Toto1Model implements ForecastModel {
     return this.#decoder.compiled;
   }
 
+  /** The key-value cache of the last decode, for inspection and tests. */
+  get cache(): Pick<Toto1Decoder, "cacheCounters" | "cacheContents"> {
+    return this.#decoder;
+  }
+
   report(): ModelReport {
     const reports = this.#decoder.compiled.map((program) => program.report());
     const total = (pick: (report: (typeof reports)[0]) => number): number => reports.reduce((sum, report) => sum + pick(report), 0);
