@@ -9,7 +9,8 @@ import type { ContractionKernel, ContractionSegment, Units } from "../ir/kernel.
 import { add, type Scalar } from "../ir/scalar.js";
 import { groupAxes, plainPointer } from "./address.js";
 import { isaTable, type TargetIsa } from "./helpers.js";
-import { iterationOf, RowEmitter, StepPlanner, type Step } from "./rows.js";
+import { RowEmitter } from "./rows.js";
+import { iterationOf, StepPlanner, type Step } from "./steps.js";
 import type { KernelWriter } from "./writer.js";
 
 /** Columns of a weight panel: a constant of the device, because packing depends on it. */

@@ -2,7 +2,8 @@
 import { addDims, multiplyDims, productOf, type Dim } from "../ir/dim.js";
 import type { Node } from "../ir/graph.js";
 import type { RowKernel, Units } from "../ir/kernel.js";
-import { iterationOf, RowEmitter, StepPlanner } from "./rows.js";
+import { RowEmitter } from "./rows.js";
+import { iterationOf, StepPlanner } from "./steps.js";
 import type { KernelWriter } from "./writer.js";
 
 export function emitRows(writer: KernelWriter, kernel: RowKernel): Units {
