@@ -48,6 +48,9 @@ export interface CandlePlan {
 
 /** Share of steps that must have the candle's length. */
 const usualShare = 0.4;
+/** Share of another length, and how many of it in a row, that show candles of two lengths. */
+const otherShare = 0.2;
+const otherRun = 5;
 /** Share of the whole days seen on which a time of day must occur to count as part of the session. */
 const slotShare = 0.4;
 /** Days looked at before a calendar without a single open day is refused. */
@@ -110,18 +113,28 @@ function checkAscending(times: readonly number[], input: readonly (string | Date
 function barLength(times: readonly number[], locals: readonly number[], named: string | undefined, label: string): number {
   if (named !== undefined) return parseFrequency(named).milliseconds;
   const counts = new Map<number, number>();
+  const runs = new Map<number, number>();
+  let [before, run] = [0, 0];
   for (let index = 1; index < times.length; index++) {
     const step = (times[index] as number) - (times[index - 1] as number);
     // A day of 23 or 25 hours is a day.
     const wall = (locals[index] as number) - (locals[index - 1] as number);
     const length = wall % millisecondsPerDay === 0 ? wall : step;
     counts.set(length, (counts.get(length) ?? 0) + 1);
+    [before, run] = [length, length === before ? run + 1 : 1];
+    runs.set(length, Math.max(runs.get(length) ?? 0, run));
   }
   const ranked = [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
   const [bar, count] = ranked[0] ?? [millisecondsPerDay, 1];
   const monthly = ranked.every(([length]) => length >= 28 * millisecondsPerDay);
-  const shorter = ranked.find(([length]) => length < bar);
-  if (!monthly && (count / Math.max(1, times.length - 1) < usualShare || shorter)) {
+  const steps = Math.max(1, times.length - 1);
+  const shorter = ranked.some(([length]) => length < bar);
+  // A session's breaks stand alone; a row of equal longer steps within days is another kind of candle.
+  const other = ranked.some(
+    ([length, found]) =>
+      length !== bar && length < millisecondsPerDay && found / steps >= otherShare && (runs.get(length) ?? 0) >= otherRun,
+  );
+  if (!monthly && (count / steps < usualShare || shorter || other)) {
     const found = ranked
       .slice(0, 3)
       .map(([length, times_]) => `${length / 60_000} min (${times_} times)`)

@@ -1,0 +1,54 @@
+/** Any context, horizon, number of samples and batch runs the programs that were compiled once, one call per candle. */
+import { describe, expect, test } from "vitest";
+import { loadTiny, makeCandles, randomNumbers, request } from "./kronos-harness.js";
+
+const seed = Number(process.env["TEST_SEED"] ?? 20260101);
+
+describe(`seed ${seed}`, () => {
+  test("50 random requests recompile nothing", async () => {
+    const random = randomNumbers(seed);
+    const between = (low: number, high: number): number => low + Math.floor(random() * (high - low + 1));
+    const model = loadTiny();
+    // Warm-up: prefill, one step, encode and decode.
+    await model.predict(request([makeCandles(1, 8, 2)], 2, 2));
+    const { compiles } = model.report();
+    expect(compiles).toBe(4);
+    for (let index = 0; index < 50; index++) {
+      const horizon = between(1, 20);
+      const series = Array.from({ length: between(1, 4) }, (_, part) => makeCandles(index * 10 + part, between(2, 90), horizon));
+      const sampling = { temperature: 0.2 + random(), topK: between(0, 9), topP: 0.05 + 0.95 * random(), maxContext: between(20, 70) };
+      const answers = await model.predict(request(series, horizon, between(0, 9), sampling));
+      expect(answers.every(({ mean }) => mean.length === 6 && mean.every((column) => column.every(Number.isFinite)))).toBe(true);
+    }
+    const report = model.report();
+    expect([report.compiles, report.recompiles, report.graphBreaks, report.fallbacks]).toEqual([4, 0, 0, 0]);
+    model.dispose();
+  });
+
+  test("a candle is one foreign call for all paths and series while windows hold", async () => {
+    const model = loadTiny();
+    const series = [makeCandles(1, 30, 16), makeCandles(2, 44, 16), makeCandles(3, 9, 16)];
+    await model.predict(request(series, 16, 5));
+    const report = model.report();
+    expect([report.steps, report.capturedSteps, report.foreignCallsPerStep]).toEqual([16, 16, 1]);
+    model.dispose();
+  });
+
+  test("the work of a step does not grow: one program, one token per path", async () => {
+    const model = loadTiny();
+    await model.predict(request([makeCandles(1, 10, 40)], 40, 2));
+    const step = model.programs[3]?.report();
+    expect([step?.calls, step?.compiles, step?.foreignCalls]).toEqual([39, 1, 39]);
+    const prefill = model.programs[2]?.report();
+    expect(prefill?.calls).toBe(1);
+    model.dispose();
+  });
+
+  test("a context beyond the tables costs one counted recompile per program that reads them", async () => {
+    const model = loadTiny();
+    await model.predict(request([makeCandles(1, 8, 2)], 2, 1));
+    await model.predict(request([makeCandles(1, 4200, 2)], 2, 1));
+    expect(model.report().recompiles).toBe(2); // encode and decode
+    model.dispose();
+  });
+});
