@@ -22,5 +22,12 @@ export { loadKronosModelWeights, loadKronosTokenizerWeights } from "./models/kro
 export { featuresOf, wallClock } from "./forecast/candle-time.js";
 export { parseStamp } from "./io/timestamps.js";
 export { KeyValueCache } from "./nn/key-value-cache.js";
+export { parseToto2Config, type Toto2Config } from "./models/toto2/config.js";
+export { Toto2Decoder, type Toto2DecodeRequest } from "./models/toto2/decode.js";
+export { impute, type Imputation } from "./models/toto2/imputation.js";
+export type { Entry as Toto2Entry } from "./models/toto2/layout.js";
+export { loadToto2Weights, quantileLevels } from "./models/toto2/weights.js";
+export { wrapperEntry, wrapperPast } from "./models/toto2/wrapper.js";
+export { backfillStatistics, finishQuantiles } from "./tensor/index.js";
 export { causalScaler, compile, linear, Tensor, tokenProbabilities } from "./tensor/index.js";
 export { modes, openDevice, size, State, type Mode } from "./trace/entry.js";

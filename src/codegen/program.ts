@@ -9,6 +9,7 @@ import { AttentionEmitter } from "./attention.js";
 import { ContractionEmitter, contractionCost, tileFunctions } from "./contraction.js";
 import type { TargetIsa } from "./helpers.js";
 import { emitRows, rowsCost } from "./row-kernel.js";
+import { MaskedAttentionEmitter } from "./masked-attention.js";
 import { PagedAttentionEmitter } from "./paged-attention.js";
 import { routines } from "./routines.js";
 import { sourceFile, textHash, type KernelText } from "./source.js";
@@ -42,6 +43,12 @@ export function kernelName(kernel: Kernel): string {
   return last.length > 0 ? `${stem}_${last.join("x")}` : stem;
 }
 
+/** The attention template for a node: key groups, pages, or plain. */
+function attentionEmitter(node: Node): typeof AttentionEmitter | typeof PagedAttentionEmitter | typeof MaskedAttentionEmitter {
+  if (node.op === "maskedAttention") return MaskedAttentionEmitter;
+  return attentionForm(node.attributes) === "paged" ? PagedAttentionEmitter : AttentionEmitter;
+}
+
 function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa): Rendered {
   switch (kernel.kind) {
     case "rows": {
@@ -54,8 +61,7 @@ function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa): Rendered 
       return { functions: [tileFunctions(isa, emitter.carried)], units: emitter.units, grain: 1, ...contractionCost(kernel) };
     }
     case "attention": {
-      const paged = attentionForm(kernel.node.attributes) === "paged";
-      const emitter = new (paged ? PagedAttentionEmitter : AttentionEmitter)(writer, kernel.node, isa);
+      const emitter = new (attentionEmitter(kernel.node))(writer, kernel.node, isa);
       emitter.emit();
       return { functions: emitter.functions, units: emitter.units, grain: 1, flops: 0, bytes: 0 };
     }

@@ -9,6 +9,7 @@ import { plainPointer } from "./address.js";
 import { cacheValueRoutines } from "./cache-values.js";
 import { emitMixtureDraw, mixtureFunctions } from "./mixture.js";
 import { philoxFunctions } from "./philox.js";
+import { quantileRoutines } from "./quantile-routines.js";
 import { tokenRoutines } from "./token-routines.js";
 import type { KernelWriter } from "./writer.js";
 
@@ -80,7 +81,9 @@ function emitGroupAttention(writer: KernelWriter, node: Node): void {
   const [q, k, v, first, stride, ids] = node.inputs.map((input, index) =>
     plainPointer(writer, input, ["q", "k", "v", "first", "stride", "ids"][index] as string),
   );
-  const [, heads, width] = node.shape as [Dim, number, number];
+  const [, heads, valueWidth] = node.shape as [Dim, number, number];
+  const [, keyHeads, width] = (node.inputs[1] as Node).shape as [Dim, number, number];
+  const keyHead = keyHeads === heads ? "head" : `head / ${heads / keyHeads}`;
   const { variates, scale } = node.attributes as { variates: number; scale: number };
   const out = writer.pointer(node, "f32", "out");
   const lanes = padded(variates);
@@ -96,7 +99,7 @@ function emitGroupAttention(writer: KernelWriter, node: Node): void {
         writer.block("for (int64_t l = 0; l < 16; l++)", () => {
           writer.line(`const int64_t u = u0 + l, token = u < ${variates} ? from + u * step : unit;`);
           writer.line(`seen[l] = u < ${variates} && ${ids}[token] == ${ids}[unit] ? -1 : 0;`);
-          writer.line(`const float *const key = ${k} + (token * ${heads} + head) * ${width};`);
+          writer.line(`const float *const key = ${k} + (token * ${keyHeads} + ${keyHead}) * ${width};`);
           writer.line(`for (int64_t d = 0; d < ${width}; d++) ${turned}[d * 16 + l] = key[d];`);
         });
         writer.line("f32x16 sum = splat_f32(0);");
@@ -120,17 +123,17 @@ function emitGroupAttention(writer: KernelWriter, node: Node): void {
         writer.block(`for (int64_t u = 0; u < ${variates}; u++)`, () => {
           writer.line("const int64_t token = from + u * step;");
           writer.line(`if (${ids}[token] != ${ids}[unit]) continue;`);
-          const value = `${v} + (token * ${heads} + head) * ${width} + ${at}`;
+          const value = `${v} + (token * ${keyHeads} + ${keyHead}) * ${valueWidth} + ${at}`;
           writer.line(
             `sum = fma_f32(splat_f32(${scores}[u]), ${count === 16 ? `load_f32(${value})` : `load_part_f32(${value}, ${count})`}, sum);`,
           );
         });
-        const target = `${out} + (unit * ${heads} + head) * ${width} + ${at}`;
+        const target = `${out} + (unit * ${heads} + head) * ${valueWidth} + ${at}`;
         writer.line(count === 16 ? `store_f32(${target}, sum);` : `store_part_f32(${target}, sum, ${count});`);
       };
-      const full = width - (width % 16);
+      const full = valueWidth - (valueWidth % 16);
       if (full > 0) writer.block(`for (int64_t c = 0; c < ${full}; c += 16)`, () => column("c", 16));
-      if (width % 16 !== 0) writer.block("", () => column(String(full), width % 16));
+      if (valueWidth % 16 !== 0) writer.block("", () => column(String(full), valueWidth % 16));
     });
   });
 }
@@ -199,4 +202,5 @@ export const routines: Readonly<Record<string, Routine>> = {
   concat: { units: (node) => perRow(productOf(node.shape.slice(0, -1))), emit: emitConcat },
   ...tokenRoutines,
   ...cacheValueRoutines,
+  ...quantileRoutines,
 };

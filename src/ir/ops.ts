@@ -7,6 +7,8 @@ import { attentionOps } from "./ops/attention.js";
 import { cacheValueOps } from "./ops/cache-values.js";
 import { contractionOps } from "./ops/contraction.js";
 import { elementwiseOps } from "./ops/elementwise.js";
+import { maskedAttentionOps } from "./ops/masked-attention.js";
+import { quantileOps } from "./ops/quantiles.js";
 import { reduceOps } from "./ops/reduce.js";
 import { routineOps } from "./ops/routines.js";
 import { stateOps } from "./ops/state.js";
@@ -58,6 +60,8 @@ export const opTable: Readonly<Record<string, OpSpec>> = Object.fromEntries(
     ...routineOps,
     ...cacheValueOps,
     ...tokenOps,
+    ...maskedAttentionOps,
+    ...quantileOps,
   ].map((spec) => [spec.name, spec]),
 );
 

@@ -44,7 +44,7 @@ function iterationShape(node: Node): { rowShape: readonly Dim[]; width: number }
 function kindOf(node: Node): Kernel["kind"] {
   const { class: opClass } = opSpec(node.op);
   if (opClass === "contraction") return "contraction";
-  if (node.op === "attention") return "attention";
+  if (node.op === "attention" || node.op === "maskedAttention") return "attention";
   if (opClass === "elementwise" || opClass === "view" || opClass === "reduce" || rowWise.has(node.op) || node.op === "read") return "rows";
   return "routine";
 }

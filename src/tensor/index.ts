@@ -1,5 +1,6 @@
 /** The tensor layer's public names. */
 export * from "./compile.js";
 export * from "./functional.js";
+export * from "./quantiles.js";
 export * from "./tensor.js";
 export * from "./tokens.js";

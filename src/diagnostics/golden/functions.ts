@@ -2,5 +2,6 @@
 import { kronosGoldens } from "./kronos.js";
 import type { GoldenFunctions } from "./run.js";
 import { toto1Goldens } from "./toto1.js";
+import { toto2Goldens } from "./toto2.js";
 
-export const goldenFunctions: GoldenFunctions = { ...toto1Goldens, ...kronosGoldens };
+export const goldenFunctions: GoldenFunctions = { ...toto1Goldens, ...kronosGoldens, ...toto2Goldens };

@@ -135,24 +135,27 @@ function evaluateAttention({ inputs, states, attributes, shape, output }: Evalua
 
 function evaluateGroupAttention({ inputs, attributes, shape, output }: Evaluation): void {
   const [q, k, v, first, stride, ids] = inputs as [Value, Value, Value, Value, Value, Value];
-  const [tokens, heads, width] = shape as [number, number, number];
+  const [tokens, heads, valueWidth] = shape as [number, number, number];
   const { variates, scale } = attributes as { variates: number; scale: number };
+  const [, keyHeads, width] = k.shape as [number, number, number];
   for (let n = 0; n < tokens; n++) {
     const tokenOf = (u: number): number => clamp((first.data[n] as number) + u * (stride.data[n] as number), 0, tokens - 1);
     for (let h = 0; h < heads; h++) {
-      const at = (token: number, j: number): number => (token * heads + h) * width + j;
+      const keyHead = Math.floor((h * keyHeads) / heads);
+      const keyAt = (token: number, size: number): number => (token * keyHeads + keyHead) * size;
       attendOne(
         variates,
-        width,
+        valueWidth,
         (u) => {
           if (ids.data[tokenOf(u)] !== ids.data[n]) return undefined;
           let sum = 0;
-          for (let j = 0; j < width; j++) sum += (q.data[at(n, j)] as number) * (k.data[at(tokenOf(u), j)] as number);
+          for (let j = 0; j < width; j++)
+            sum += (q.data[(n * heads + h) * width + j] as number) * (k.data[keyAt(tokenOf(u), width) + j] as number);
           return sum * scale;
         },
-        (u, j) => v.data[at(tokenOf(u), j)] as number,
+        (u, j) => v.data[keyAt(tokenOf(u), valueWidth) + j] as number,
         (j, value) => {
-          output[at(n, j)] = value;
+          output[(n * heads + h) * valueWidth + j] = value;
         },
       );
     }
@@ -233,16 +236,23 @@ export const attentionOps: readonly OpSpec[] = [
     evaluate: evaluateAttention,
   },
   {
-    /** Full attention among the `variates` tokens first[n] + u * stride[n] with equal ids. Operands: q, k, v [tokens, heads, d], first, stride, ids [tokens]. */
+    /**
+     * Full attention among the `variates` tokens first[n] + u * stride[n] with equal ids. Operands: q [tokens, heads, d], k [tokens, key heads, d],
+     * v [tokens, key heads, value width], first, stride, ids [tokens]. Fewer key heads than query heads = grouped queries.
+     */
     name: "groupAttention",
     class: "attention",
     shape(inputs, _attributes, _states, label) {
       const [q, k, v, ...vectors] = inputs as [Node, Node, Node, ...Node[]];
-      if (q.shape.length !== 3 || ![q, k, v].every((x) => x.dtype === "f32" && sameShape(x.shape, q.shape)))
+      const [tokens, heads, d] = q.shape as [Dim, number, Dim];
+      const [, keyHeads, valueWidth] = v.shape as [Dim, number, number];
+      if (![q, k, v].every((x) => x.dtype === "f32" && x.shape.length === 3 && sameDim(x.shape[0] as Dim, tokens)))
         refuse("groupAttention", label, inputs, "q, k and v must be f32 [tokens, heads, d]");
+      if (!sameShape(k.shape, [tokens, keyHeads, d]) || heads % keyHeads !== 0)
+        refuse("groupAttention", label, inputs, "k and v must have the same heads, which divide those of q, and k the width of q");
       if (vectors.length !== 3 || !vectors.every((vector) => perToken(vector, q.shape[0] as Dim)))
         refuse("groupAttention", label, inputs, "first, stride and ids must be i32 [tokens]");
-      return q.shape;
+      return [tokens, heads, valueWidth];
     },
     dtype: () => "f32",
     evaluate: evaluateGroupAttention,

@@ -1,0 +1,140 @@
+/**
+ * The attention template with key groups: the scores of the unmasked template, a pass that hides the keys of other groups, and one chain over the runs of
+ * visible keys, ascending. Four queries of one row and one group go together.
+ */
+import { addDims, multiplyDims, type Dim } from "../ir/dim.js";
+import type { Node, StateDeclaration } from "../ir/graph.js";
+import type { Units } from "../ir/kernel.js";
+import { keyLanes, padded } from "../ir/ops/state.js";
+import { plainPointer } from "./address.js";
+import { attentionFunctions, names, queryGroup, valueVectors, type AttentionShape } from "./attention.js";
+import { literal } from "./c-scalar.js";
+import type { TargetIsa } from "./helpers.js";
+import type { KernelWriter } from "./writer.js";
+
+const hideFunction = `/* Scores of keys of other groups become -inf; returns the lanes' largest visible ones. */
+INLINE f32x16 hide(float *s, int64_t blocks, const int32_t *groups, int32_t group) {
+  f32x16 top = splat_f32(-__builtin_inff());
+  for (int64_t b = 0; b < blocks; b++) {
+    const f32x16 x = select_f32(load_i32(groups + 16 * b) == splat_i32(group), load_f32(s + 16 * b), splat_f32(-__builtin_inff()));
+    top = larger_f32(top, x);
+    store_f32(s + 16 * b, x);
+  }
+  return top;
+}
+`;
+
+function attendFunction(shape: AttentionShape): string {
+  const { scores, weigh } = names(shape);
+  const stored = padded(shape.valueWidth);
+  const vectors = valueVectors(stored);
+  return `/* Query i sees those of keys 0 .. visible[i] - 1 whose group is its own; all queries have one group. */
+INLINE void attend_masked_${shape.width}_${shape.valueWidth}(const int queries, const float *const *q, float *const *s, const int64_t *visible, const float *keys, const float *values,
+    const int32_t *groups, int32_t group, float scale, float *out, int64_t outStride) {
+  f32x16 top[${queryGroup}];
+  int64_t longest = 0, shortest = visible[0];
+  for (int i = 0; i < queries; i++) {
+    top[i] = splat_f32(-__builtin_inff());
+    longest = visible[i] > longest ? visible[i] : longest;
+    shortest = visible[i] < shortest ? visible[i] : shortest;
+  }
+  const int64_t blocks = (longest + 15) / 16;
+  ${scores}(queries, q, keys, blocks, 0, visible, scale, s, top);
+  for (int i = 0; i < queries; i++) normalise(s[i], blocks, hide(s[i], blocks, groups, group));
+  for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
+    f32x16 sum[${queryGroup}][${vectors}];
+    for (int i = 0; i < queries; i++) for (int v = 0; v < ${vectors}; v++) sum[i][v] = splat_f32(0);
+    for (int64_t from = 0, to; from < longest; from = to) {
+      for (to = from + 1; to < longest && groups[to] == groups[from]; to++) {}
+      if (groups[from] != group) continue;
+      const int64_t common = to < shortest ? to : shortest;
+      if (from < common) ${weigh}(queries, (const float *const *)s, values, from, common, sum, column);
+      for (int i = 0; i < queries; i++) {
+        const float *one = s[i];
+        const int64_t first = from < common ? common : from, last = to < visible[i] ? to : visible[i];
+        if (first < last) ${weigh}(1, &one, values, first, last, sum + i, column);
+      }
+    }
+    for (int i = 0; i < queries; i++) {
+      for (int v = 0; v < ${vectors}; v++) {
+        const int64_t left = ${shape.valueWidth} - column - 16 * v;
+        if (left >= 16) store_f32(out + i * outStride + column + 16 * v, sum[i][v]);
+        else if (left > 0) store_part_f32(out + i * outStride + column + 16 * v, sum[i][v], left);
+      }
+    }
+  }
+}
+`;
+}
+
+export class MaskedAttentionEmitter {
+  readonly #shape: AttentionShape;
+  readonly #tokens: Dim;
+  readonly #heads: number;
+
+  constructor(
+    private readonly writer: KernelWriter,
+    private readonly node: Node,
+    isa: TargetIsa,
+  ) {
+    const [tokens, heads, valueWidth] = node.shape as [Dim, number, number];
+    this.#tokens = tokens;
+    this.#heads = heads;
+    this.#shape = { width: (node.inputs[0] as Node).shape[2] as number, valueWidth, isa };
+  }
+
+  get functions(): string[] {
+    return [...attentionFunctions(this.#shape), hideFunction, attendFunction(this.#shape)];
+  }
+
+  get units(): Units {
+    return { dim: this.#tokens, divide: queryGroup, times: this.#heads };
+  }
+
+  emit(): void {
+    const { writer, node } = this;
+    const [query, row, length, keyGroups, group] = node.inputs.map((input, index) =>
+      plainPointer(writer, input, ["query", "row", "length", "keyGroups", "group"][index] as string),
+    );
+    const heads = this.#heads;
+    const { width, valueWidth } = this.#shape;
+    const [keys, values] = node.states.map(({ state }) => state) as [StateDeclaration, StateDeclaration];
+    const [rows, keyHeads, blocks] = keys.shape as [Dim, number, Dim];
+    const slots = multiplyDims(blocks, keyLanes);
+    const [groupRows, groupSlots] = (node.inputs[3] as Node).shape as [Dim, Dim];
+    const tokens = writer.number(this.#tokens);
+    const area = writer.scratch(multiplyDims(slots, queryGroup));
+    const out = writer.pointer(node, "f32", "out");
+    const shareKeys = heads === keyHeads ? "head" : `head / ${heads / keyHeads}`;
+    const keyLine = `${writer.pointer(keys, "f32", "keys")} + (source[i] * ${keyHeads} + keyHead) * ${writer.number(multiplyDims(blocks, width * keyLanes))}`;
+    const valueLine = `${writer.pointer(values, "f32", "values")} + (source[i] * ${keyHeads} + keyHead) * ${writer.number(multiplyDims(slots, padded(valueWidth)))}`;
+    const groupLine = `${keyGroups} + clamp_index(source[i], ${writer.number(groupRows)}) * ${writer.number(groupSlots)}`;
+    const most = `${writer.number(slots)} < ${writer.number(groupSlots)} ? ${writer.number(addDims(slots, 1))} : ${writer.number(addDims(groupSlots, 1))}`;
+    const call = (queries: number): string =>
+      `attend_masked_${width}_${valueWidth}(${queries}, q + i, s + i, visible + i, ${keyLine}, ${valueLine}, ${groupLine}, own[i], ${literal("f32", node.attributes["scale"] as number)}, ${out} + ((first + i) * ${heads} + head) * ${valueWidth}, ${heads * valueWidth});`;
+    writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
+      writer.line(`const int64_t first = unit / ${heads} * ${queryGroup}, head = unit % ${heads}, keyHead = ${shareKeys};`);
+      writer.line(`const int64_t count = ${tokens} - first < ${queryGroup} ? ${tokens} - first : ${queryGroup};`);
+      writer.line(`const float *q[${queryGroup}];`);
+      writer.line(`float *s[${queryGroup}];`);
+      writer.line(`int64_t visible[${queryGroup}], source[${queryGroup}];`);
+      writer.line(`int32_t own[${queryGroup}];`);
+      writer.line("int joint = 1;");
+      writer.block("for (int64_t i = 0; i < count; i++)", () => {
+        writer.line("const int64_t token = first + i;");
+        writer.line(`q[i] = ${query} + (token * ${heads} + head) * ${width};`);
+        writer.line(`s[i] = ${area} + i * ${writer.number(slots)};`);
+        writer.line(`source[i] = clamp_index(${row}[token], ${writer.number(rows)});`);
+        writer.line(`visible[i] = clamp_index(${length}[token], ${most});`);
+        writer.line(`own[i] = ${group}[token];`);
+        writer.line("joint = joint && source[i] == source[0] && own[i] == own[0];");
+      });
+      writer.block("for (int64_t i = 0; i < count;)", () => {
+        writer.line(`const int queries = joint && count == ${queryGroup} ? ${queryGroup} : 1;`);
+        writer.line(`if (queries == ${queryGroup}) ${call(queryGroup)}`);
+        writer.line(`else ${call(1)}`);
+        writer.line("i += queries;");
+      });
+    });
+  }
+}

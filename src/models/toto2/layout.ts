@@ -1,0 +1,344 @@
+/**
+ * How a batch of ragged series becomes the patches and tokens of one round: sequence after sequence, with the int32 vectors that say where each token stands and
+ * what it sees. Plain arrays; must not know how they are computed with.
+ */
+import { size } from "../../trace/entry.js";
+import { Tensor } from "../../tensor/index.js";
+import { keyLanes, padded } from "../../ir/ops/state.js";
+import type { KeyVectors, QueryVectors, Sequences, VariateVectors, Wanted } from "./forward.js";
+
+/** One series as the network sees it: targets first, then covariates; whole patches, left padded. */
+export interface Entry {
+  /** [V][patches * P] context, finite everywhere. */
+  readonly values: readonly Float32Array[];
+  /** [V][patches * P] 1 = observed. */
+  readonly mask: readonly Uint8Array[];
+  /** Context patches, C. */
+  readonly patches: number;
+  /** [V] series ids: variates attend to each other only when equal. */
+  readonly groups: Int32Array;
+  /** [E][future patches * P] of the last E variates; unknown samples are 0. */
+  readonly future: readonly Float32Array[];
+  readonly futureMask: readonly Uint8Array[];
+}
+
+/** Published behaviour that a caller may switch to what it should have been; see docs/fidelity.md. */
+export interface Corrections {
+  /** One xPos centre for all rounds instead of each round's own. */
+  readonly stableCentre: boolean;
+  /** Group ids of the tokens' own positions in later rounds instead of those of the first positions. */
+  readonly placedGroups: boolean;
+}
+
+/** A round of decoding: how many patches are done, how many to predict, how many predicted ones are fed again. */
+export interface Round {
+  readonly done: number;
+  readonly block: number;
+  readonly again: number;
+}
+
+export interface LayoutOptions {
+  readonly patch: number;
+  readonly variates: number;
+  readonly covariates: number;
+  /** Future patches in all, n. */
+  readonly futurePatches: number;
+  readonly hasMissingValues: boolean;
+  readonly corrections: Corrections;
+  /** Predicted patches of the first round, whose centre `stableCentre` keeps. */
+  readonly firstBlock: number;
+  /** Row of the multiplier table that holds exponent 0. */
+  readonly reach: number;
+  /** Keep the last prediction token of a round, whose output is unused. */
+  readonly everyToken: boolean;
+}
+
+const ints = (values: Int32Array, name: string): Tensor => Tensor.from(values, [size(name, values.length)]);
+
+/** Group of a context patch without any observed sample. */
+const unobserved = -1;
+
+/** Samples, masks and group ids of all sequences over context and future; medians are written into it between rounds. */
+export class SampleStore {
+  readonly values: Float32Array;
+  readonly mask: Int32Array;
+  readonly patches: number;
+  /** First patch of each sequence; the last patch of all is empty and stands for everything unknown. */
+  readonly firstPatch: Int32Array;
+  /** [sequences] group id of each context patch: the series id, or -1 without an observed sample. */
+  readonly #contextGroups: Int32Array[] = [];
+  /** [sequences, 2] smallest and largest observed sample of the context, 0 without any. */
+  readonly range: Float32Array;
+
+  constructor(
+    readonly entries: readonly Entry[],
+    private readonly options: LayoutOptions,
+  ) {
+    const { patch, variates, covariates, futurePatches } = options;
+    this.firstPatch = new Int32Array(entries.length * variates);
+    this.range = new Float32Array(2 * this.firstPatch.length);
+    let at = 0;
+    this.eachSequence((sequence, entry) => {
+      this.firstPatch[sequence] = at;
+      at += entry.patches + futurePatches;
+    });
+    this.patches = at + 1;
+    this.values = new Float32Array(this.patches * patch);
+    this.mask = new Int32Array(this.patches * patch);
+    this.eachSequence((sequence, entry, variate) => {
+      const first = (this.firstPatch[sequence] as number) * patch;
+      const end = first + entry.patches * patch;
+      const isTarget = variate < variates - covariates;
+      this.values.set(entry.values[variate] as Float32Array, first);
+      this.mask.set(entry.mask[variate] as Uint8Array, first);
+      // The last context patch of a target counts as observed whatever the mask says (model-spec B.8, step 1).
+      if (isTarget) this.mask.fill(1, end - patch, end);
+      else {
+        const covariate = variate - (variates - covariates);
+        this.values.set(entry.future[covariate] as Float32Array, end);
+        this.mask.set(entry.futureMask[covariate] as Uint8Array, end);
+      }
+      this.#contextGroups.push(this.#groupsOf(first, entry.patches, entry.groups[variate] as number));
+      this.#measure(sequence, first, end);
+    });
+  }
+
+  eachSequence(visit: (sequence: number, entry: Entry, variate: number) => void): void {
+    this.entries.forEach((entry, e) => {
+      for (let v = 0; v < this.options.variates; v++) visit(e * this.options.variates + v, entry, v);
+    });
+  }
+
+  #groupsOf(first: number, patches: number, id: number): Int32Array {
+    const { patch } = this.options;
+    return Int32Array.from({ length: patches }, (_, p) =>
+      this.mask.subarray(first + p * patch, first + (p + 1) * patch).includes(1) ? id : unobserved,
+    );
+  }
+
+  #measure(sequence: number, first: number, end: number): void {
+    let [low, high] = [Infinity, -Infinity];
+    for (let i = first; i < end; i++) {
+      if (this.mask[i] !== 1) continue;
+      low = Math.min(low, this.values[i] as number);
+      high = Math.max(high, this.values[i] as number);
+    }
+    this.range.set(low <= high ? [low, high] : [0, 0], 2 * sequence);
+  }
+
+  /** Group id of position t of a sequence; prediction tokens always carry the series id. */
+  group(sequence: number, t: number, seriesId: number): number {
+    return this.#contextGroups[sequence]?.[t] ?? seriesId;
+  }
+
+  isUnobserved(sequence: number, t: number): boolean {
+    return this.#contextGroups[sequence]?.[t] === unobserved;
+  }
+
+  sequences(): Sequences {
+    const { variates, futurePatches } = this.options;
+    const total = this.firstPatch.length + 1;
+    const [first, count] = [new Int32Array(total), new Int32Array(total)];
+    first.set(this.firstPatch);
+    this.eachSequence((sequence) => {
+      count[sequence] = (this.entries[Math.floor(sequence / variates)] as Entry).patches + futurePatches;
+    });
+    // The empty patch is a sequence of its own.
+    first[total - 1] = this.patches - 1;
+    count[total - 1] = 1;
+    return {
+      first: ints(first, "sequences"),
+      count: ints(count, "sequences"),
+      prefix: ints(count, "sequences"),
+      row: ints(
+        Int32Array.from({ length: total }, (_, s) => s),
+        "sequences",
+      ),
+    };
+  }
+
+  /** Fills predicted patches of the targets, from future patch `done` on; they count as observed from now on. `median` gives [block * P] of a row. */
+  feed(done: number, block: number, median: (targetRow: number) => Float32Array): void {
+    const { patch, variates, covariates } = this.options;
+    const targets = variates - covariates;
+    this.eachSequence((sequence, entry, variate) => {
+      if (variate >= targets) return;
+      const at = ((this.firstPatch[sequence] as number) + entry.patches + done) * patch;
+      this.values.set(median(Math.floor(sequence / variates) * targets + variate), at);
+      this.mask.fill(1, at, at + block * patch);
+    });
+  }
+}
+
+interface Token {
+  readonly sequence: number;
+  readonly entry: Entry;
+  readonly variate: number;
+  readonly position: number;
+  /** Tokens of each of the entry's sequences, and the place among them. */
+  readonly perSequence: number;
+  readonly place: number;
+}
+
+/** The vectors of one round. */
+export class RoundLayout {
+  readonly tokens: readonly Token[];
+
+  constructor(
+    private readonly store: SampleStore,
+    private readonly options: LayoutOptions,
+    private readonly round: Round,
+  ) {
+    this.tokens = this.#listTokens();
+  }
+
+  #listTokens(): Token[] {
+    const { done, block, again } = this.round;
+    const tokens: Token[] = [];
+    this.store.eachSequence((sequence, entry, variate) => {
+      const start = again === 0 ? 0 : entry.patches + done - again;
+      const end = entry.patches + done + block - (this.options.everyToken ? 0 : 1);
+      for (let position = start; position < end; position++)
+        tokens.push({ sequence, entry, variate, position, perSequence: end - start, place: position - start });
+    });
+    return tokens;
+  }
+
+  /** Longest sequence in slots. */
+  get longest(): number {
+    return Math.max(...this.store.entries.map(({ patches }) => patches)) + this.round.done + this.round.block;
+  }
+
+  #isCovariate(variate: number): boolean {
+    return variate >= this.options.variates - this.options.covariates;
+  }
+
+  /** Patches to embed, their missing flags, and the embedded patch of each token. */
+  embedding(): { embedded: Tensor; missing: Tensor; source: Tensor } {
+    const { patch } = this.options;
+    const { mask, firstPatch, patches } = this.store;
+    const embedded: number[] = [patches - 1];
+    const flags: (0 | 1 | undefined)[] = [1];
+    const source = Int32Array.from(this.tokens, ({ sequence, entry, variate, position }) => {
+      const isPrediction = position >= entry.patches + this.round.done;
+      if (isPrediction ? !this.#isCovariate(variate) : this.store.isUnobserved(sequence, position)) return 0;
+      embedded.push((firstPatch[sequence] as number) + position);
+      // A patch that is fed again counts as observed, also where a covariate is not (model-spec B.8).
+      flags.push(!isPrediction && position >= entry.patches ? 0 : undefined);
+      return embedded.length - 1;
+    });
+    const missing = new Float32Array(embedded.length * patch);
+    embedded.forEach((from, row) => {
+      const flag = flags[row];
+      for (let p = 0; p < patch; p++) missing[row * patch + p] = flag ?? 1 - (mask[from * patch + p] as number);
+    });
+    return {
+      embedded: ints(Int32Array.from(embedded), "embedded"),
+      missing: Tensor.from(missing, [size("embedded", embedded.length), patch]),
+      source: ints(source, "tokens"),
+    };
+  }
+
+  /** The xPos centre of the round: the middle of its positions, the unused last one included. */
+  #centre(entry: Entry): number {
+    const { done, block } = this.options.corrections.stableCentre ? { done: 0, block: this.options.firstBlock } : this.round;
+    return Math.floor((entry.patches + done + block) / 2);
+  }
+
+  /** A wholly unobserved patch and the others do not see each other in time; later rounds only ever ask from observed ones. */
+  #timeGroup(sequence: number, position: number): number {
+    const masked = this.round.again > 0 || this.options.hasMissingValues;
+    return masked && this.store.isUnobserved(sequence, position) ? 0 : 1;
+  }
+
+  #queryVectors(tokens: readonly Token[], axis: string): QueryVectors {
+    const { reach } = this.options;
+    const vector = (value: (token: Token) => number): Tensor => ints(Int32Array.from(tokens, value), axis);
+    return {
+      position: vector(({ position }) => position),
+      decay: vector(({ entry, position }) => reach + position - this.#centre(entry)),
+      row: vector(({ sequence }) => sequence),
+      length: vector(({ position }) => position + 1),
+      group: vector(({ sequence, position }) => this.#timeGroup(sequence, position)),
+    };
+  }
+
+  queryVectors(): QueryVectors {
+    return this.#queryVectors(this.tokens, "tokens");
+  }
+
+  keyVectors(): KeyVectors {
+    const { reach } = this.options;
+    const vector = (value: (token: Token) => number): Tensor => ints(Int32Array.from(this.tokens, value), "tokens");
+    return {
+      slot: vector(({ position }) => position),
+      decay: vector(({ entry, position }) => reach - position + this.#centre(entry)),
+    };
+  }
+
+  /** i32 [sequences, slots]. */
+  keyGroups(): Tensor {
+    const slots = padded(Math.max(keyLanes, this.longest));
+    const rows = this.store.firstPatch.length;
+    const groups = new Int32Array(rows * slots).fill(1);
+    this.store.eachSequence((sequence, { patches }) => {
+      for (let t = 0; t < patches; t++) groups[sequence * slots + t] = this.#timeGroup(sequence, t);
+    });
+    return Tensor.from(groups, [size("groupRows", rows), size("groupSlots", slots)]);
+  }
+
+  /** In later rounds the published model looks up group ids at the first positions of the sequence instead of the round's (model-spec B.8). */
+  #variateGroup({ sequence, entry, variate, position, place }: Token): number {
+    const id = entry.groups[variate] as number;
+    const looked = this.round.again > 0 && !this.options.corrections.placedGroups ? place : position;
+    return this.store.group(sequence, looked, id);
+  }
+
+  variateVectors(): VariateVectors {
+    const vector = (value: (token: Token, index: number) => number): Tensor => ints(Int32Array.from(this.tokens, value), "tokens");
+    return {
+      first: vector(({ variate, perSequence }, index) => index - variate * perSequence),
+      stride: vector(({ perSequence }) => perSequence),
+      ids: vector((token) => this.#variateGroup(token)),
+    };
+  }
+
+  /** The token before each predicted patch: sequence by sequence, `block` of each. */
+  wanted(): Wanted {
+    const { done, block } = this.round;
+    const places: number[] = [];
+    this.tokens.forEach(({ entry, position }, index) => {
+      const ahead = position - (entry.patches + done - 1);
+      if (ahead >= 0 && ahead < block) places.push(index);
+    });
+    const tokens = places.map((place) => this.tokens[place] as Token);
+    const vector = (value: (token: Token, index: number) => number): Tensor => ints(Int32Array.from(tokens, value), "wanted");
+    return {
+      token: ints(Int32Array.from(places), "wanted"),
+      query: this.#queryVectors(tokens, "wanted"),
+      variate: {
+        first: vector(({ variate }, index) => index - variate * block),
+        stride: vector(() => block),
+        ids: vector((token) => this.#variateGroup(token)),
+      },
+    };
+  }
+
+  /** Rows (entry, target, patch of the block): the wanted token, the predicted patch and the last context patch of each, and its sequence. */
+  answerRows(): { wanted: Int32Array; patch: Int32Array; contextEnd: Int32Array; sequence: Int32Array } {
+    const { done, block } = this.round;
+    const rows: { wanted: number; patch: number; contextEnd: number; sequence: number }[] = [];
+    this.store.eachSequence((sequence, { patches }, variate) => {
+      if (this.#isCovariate(variate)) return;
+      const first = (this.store.firstPatch[sequence] as number) + patches;
+      for (let k = 0; k < block; k++) rows.push({ wanted: sequence * block + k, patch: first + done + k, contextEnd: first - 1, sequence });
+    });
+    const column = (pick: (row: (typeof rows)[0]) => number): Int32Array => Int32Array.from(rows, pick);
+    return {
+      wanted: column((row) => row.wanted),
+      patch: column((row) => row.patch),
+      contextEnd: column((row) => row.contextEnd),
+      sequence: column((row) => row.sequence),
+    };
+  }
+}

@@ -1,0 +1,64 @@
+/** What the published GluonTS wrapper does to series before decoding (model-spec B.8.1): context rule, left padding, imputation. Plain arrays. */
+import { impute, type Imputation } from "./imputation.js";
+import type { Entry } from "./layout.js";
+
+/** Samples of context that the wrapper feeds: as many as leave positions for the horizon within `contextLength`, in whole patches, at least one. */
+export function wrapperPast(contextLength: number, horizon: number, patch: number): number {
+  const ahead = (Math.ceil(horizon / patch) - 1) * patch;
+  return Math.max(patch, Math.floor((contextLength - ahead) / patch) * patch);
+}
+
+export interface SeriesRows {
+  /** [V][T] NaN = missing. */
+  readonly target: readonly Float32Array[];
+  /** [E][T + future] NaN = missing. */
+  readonly known: readonly Float32Array[];
+  /** [V][T] 1 = observed; absent: whatever is not NaN. */
+  readonly mask?: readonly Uint8Array[];
+  /** [V + E] series ids; absent: one group. */
+  readonly groups?: Int32Array;
+}
+
+export interface EntryOptions {
+  /** Samples of context, whole patches. Longer series are cut, shorter ones padded on the left with unobserved zeros. */
+  readonly past: number;
+  readonly patch: number;
+  readonly futurePatches: number;
+  readonly imputation: Imputation;
+}
+
+/** One series as the decoder takes it. Targets are imputed after cutting and padding, covariates with zeros. */
+export function wrapperEntry({ target, known, mask, groups }: SeriesRows, { past, patch, futurePatches, imputation }: EntryOptions): Entry {
+  const length = (target[0] as Float32Array).length;
+  const future = futurePatches * patch;
+  const seen = (row: Float32Array, given?: Uint8Array): Uint8Array =>
+    Uint8Array.from(row, (value, t) => (Number.isFinite(value) && given?.[t] !== 0 ? 1 : 0));
+  const window = <T extends Float32Array | Uint8Array>(row: T, make: (size: number) => T): T => {
+    const result = make(past);
+    const kept = row.subarray(Math.max(0, length - past), length);
+    result.set(kept, past - kept.length);
+    return result;
+  };
+  const [floats, bytes] = [(n: number) => new Float32Array(n), (n: number) => new Uint8Array(n)];
+  const rows = [
+    ...target.map((row, v) => ({ row, mask: seen(row, mask?.[v]), imputation })),
+    ...known.map((row) => ({ row, mask: seen(row), imputation: "none" as const })),
+  ];
+  const masks = rows.map((each) => window(each.mask, bytes));
+  const ahead = <T extends Float32Array | Uint8Array>(row: T, make: (size: number) => T): T => {
+    const result = make(future);
+    result.set(row.subarray(length, length + future));
+    return result;
+  };
+  return {
+    values: rows.map((each, v) => impute(window(each.row, floats), masks[v] as Uint8Array, each.imputation)),
+    mask: masks,
+    patches: past / patch,
+    groups: groups ?? new Int32Array(rows.length),
+    future: known.map((row) => {
+      const part = ahead(row, floats);
+      return impute(part, seen(part), "none");
+    }),
+    futureMask: known.map((row) => ahead(seen(row), bytes)),
+  };
+}
