@@ -6,7 +6,7 @@ import { dtypes } from "../../ir/dtype.js";
 import { keyLanes, padded } from "../../ir/ops/state.js";
 import type { Device } from "../../runtime/device.js";
 import { attention, type KeyValueState, type KeyValueTensors, type SharedPrefix, type Tensor } from "../../tensor/index.js";
-import { Size, type StaticValue } from "../../trace/entry.js";
+import { type Size, type StaticValue } from "../../trace/entry.js";
 
 export interface CacheShape {
   readonly layers: number;
