@@ -62,6 +62,7 @@ LIMITS = {
     "kronos-nano": """- Not investment advice: it describes the spread of plausible next bars and knows nothing about direction.
 - Sequences (context plus generated bars) up to 192; give it about 128 bars. Longer contexts stretch the units and coarsen prices.
 - Meant to be sampled with temperature 1 and top_p 1; a smaller top_p narrows the bands (see the table).
+- Prices far below 1 (deviations near 1e-5) must be given in a larger unit, since the format adds 1e-5 to every deviation; the scores do so for altcoins priced in bitcoin.
 - Volume and amount follow loosely.""",
 }
 

@@ -15,6 +15,7 @@ import csv
 import datetime
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,13 @@ def sample_crps(y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return np.abs(x - y[:, None]).mean(1) - spread
 
 
+def in_larger_units(c: Candles) -> Candles:
+    """Prices far below 1 (altcoins in bitcoin) in a larger unit: the format adds 1e-5 to every deviation."""
+    if c.rows[:, 3].mean() >= 0.01:
+        return c
+    return replace(c, rows=c.rows * np.array([1e5, 1e5, 1e5, 1e5, 1, 1e5], np.float32))
+
+
 def origins(c: Candles, windows: int) -> list[int]:
     """Index of the first forecast bar; every forecast bar lies past the training end."""
     low, high = max(c.training_end, CONTEXT), len(c.rows) - HORIZON
@@ -96,7 +104,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     tokenizer, model = load("tokenizer", args.tokenizer), load("model", args.model)
     generator = torch.Generator().manual_seed(args.seed)
-    places = [(c, o) for c in load_candles(args.data, args.visible) + evaluation_files(args.visible) for o in origins(c, args.windows)]
+    places = [(in_larger_units(c), o) for c in load_candles(args.data, args.visible) + evaluation_files(args.visible) for o in origins(c, args.windows)]
     rows = {name: {lead: [] for lead in LEADS} for name in ("model", "walk", "inside", "walkInside")}
     errors = []
     for at in range(0, len(places), 16):
