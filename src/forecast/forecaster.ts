@@ -2,6 +2,7 @@
  * Forecaster: a loaded model and the way to ask it. Checks input before any work, batches series, keeps counters, frees memory.
  * Knows the model contract only: nothing of families, devices or graphs, and nothing of files beyond a model's reference.
  */
+import type { ModelInspection } from "../models/inspection.js";
 import type { ForecastModel, ModelReport, ModelSeriesAnswer } from "../models/model.js";
 import { makeConsistent } from "./candle-consistency.js";
 import { checkCandles, prepareCandles } from "./candles.js";
@@ -109,6 +110,12 @@ export class Forecaster {
       first: this.#firstMilliseconds ?? 0,
       total: this.#totalMilliseconds,
     });
+  }
+
+  /** What the model's compiled programs are made of, once the calls before are done; undefined for models without compiled programs. */
+  async inspect(options: { profile?: boolean } = {}): Promise<ModelInspection | undefined> {
+    this.#assertLoaded();
+    return this.#inTurn(undefined, () => Promise.resolve(this.#model.inspect?.(options.profile ?? false)));
   }
 
   /** Frees the model; a running predict is aborted first. A second call does nothing. Forecasts already returned stay valid. */

@@ -48,7 +48,10 @@ const MODES = {
   names: ["eager", "default", "reduce-overhead", "max-autotune"],
   built: ["eager", "default", "reduce-overhead"],
 } as const;
-const KV_CACHES = { names: ["none", "growing", "functional", "static", "dynamic", "host", "paged"], built: ["none", "static"] } as const;
+const KV_CACHES = {
+  names: ["none", "growing", "functional", "static", "dynamic", "host", "paged"],
+  built: ["none", "growing", "functional", "static", "dynamic", "host", "paged"],
+} as const;
 
 export const SETTINGS: { readonly [Name in SettingName]: Setting<Name> } = {
   model: {

@@ -2,6 +2,7 @@
  * A model opened with device "auto": when the native device cannot build a kernel after all, the model is loaded again on the reference device, said once and
  * counted. Must not know any family.
  */
+import type { ModelInspection } from "./inspection.js";
 import type { ForecastModel, ModelReport, ModelRequest, ModelSeriesAnswer } from "./model.js";
 
 /** Codes of errors that mean "this machine cannot build", not "this request is wrong". */
@@ -65,6 +66,10 @@ export class FallbackModel implements ForecastModel {
   report(): ModelReport {
     const report = this.#model.report();
     return { ...report, fallbacks: report.fallbacks + this.#fallbacks };
+  }
+
+  inspect(profile: boolean): ModelInspection | undefined {
+    return this.#model.inspect?.(profile);
   }
 
   dispose(): void {

@@ -2,6 +2,7 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { cacheStrategies } from "../nn/caches/index.js";
 import { openDevice, type Mode } from "../trace/entry.js";
 import { FallbackModel } from "./fallback.js";
 import { formulaCheckpoint } from "./formula/checkpoint.js";
@@ -12,6 +13,7 @@ import type { ForecastModel } from "./model.js";
 import type { KvCacheStrategy, LoadedDevice, ModelOptions } from "./options.js";
 import type { Checkpoint } from "./tensor-source.js";
 import { Toto1Model } from "./toto1/model.js";
+import { Toto2Model } from "./toto2/model.js";
 
 export interface LoadSettings {
   readonly device: string;
@@ -29,6 +31,8 @@ export interface LoadSettings {
 /** Bundled models by name; formula weights show the engine, not skill. */
 const bundled: Readonly<Record<string, (settings: LoadSettings) => Checkpoint>> = {
   "toto1-formula": () => formulaCheckpoint("toto1-formula", { seed: 1 }),
+  "toto2-formula": () => formulaCheckpoint("toto2-4m", { seed: 1 }),
+  "toto2-nano": ({ openFolder }) => openFolder(packageModel("toto2-nano")),
   "kronos-formula": () => formulaCheckpoint("kronos-tiny", { seed: 1 }),
   "kronos-tokenizer-formula": () => formulaCheckpoint("kronos-tokenizer-tiny", { seed: 1 }),
   "kronos-nano": ({ openFolder }) => openFolder(packageModel("kronos-nano")),
@@ -43,6 +47,8 @@ const isTokenizerName = (name: string): boolean => name.includes("-tokenizer-");
 
 interface Family {
   readonly title: string;
+  /** Key-value cache strategies it can run with. */
+  readonly kvCaches: readonly string[];
   /** Whether a config.json belongs to this family. */
   readonly recognises: (config: Readonly<Record<string, unknown>>) => boolean;
   readonly load: (
@@ -57,10 +63,16 @@ interface Family {
 const families: readonly Family[] = [
   {
     title: "Toto 1.0",
+    kvCaches: ["none", ...Object.keys(cacheStrategies)],
     recognises: (config) => "embed_dim" in config && "spacewise_every_n_layers" in config,
     load: (name, checkpoint, loaded, options) => Toto1Model.load(name, checkpoint, loaded, options),
   },
-  { title: "Kronos", recognises: isKronosModel, load: loadKronos },
+  {
+    title: "Toto 2.0",
+    recognises: (config) => "d_model" in config && "layer_group_size" in config,
+    load: (name, checkpoint, loaded, options) => Toto2Model.load(name, checkpoint, loaded, options),
+  },
+  { title: "Kronos", kvCaches: ["none", "static"], recognises: isKronosModel, load: loadKronos },
 ];
 
 export const bundledModels = (): readonly string[] =>
@@ -91,6 +103,11 @@ function loadOn(reference: string, settings: LoadSettings, loaded: LoadedDevice)
         `${reference}: config.json fits none of the known models (${families.map(({ title }) => title).join(", ")}). Found the fields ${fields}.`,
       );
     }
+    if (!family.kvCaches.includes(settings.kvCache))
+      throw new InputError(
+        "kv-cache-unsupported",
+        `${reference} (${family.title}) does not run with the kv-cache "${settings.kvCache}"; it has: ${family.kvCaches.join(", ")}.`,
+      );
     const options = { mode: settings.mode as Mode, kvCache: settings.kvCache as KvCacheStrategy };
     return family.load(reference, checkpoint, loaded, options, settings);
   } finally {

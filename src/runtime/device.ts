@@ -71,9 +71,16 @@ export interface KernelProfile {
   readonly bytes: number;
 }
 
+/** Generated text of a kernel family, and where it lies when the device keeps it. */
+export interface GeneratedSource {
+  readonly name: string;
+  readonly path?: string;
+}
+
 /** A loaded segment. Calls on one executable queue behind each other; calls on several may overlap. */
 export interface Executable {
   readonly counters: ExecutableCounters;
+  readonly sources: readonly GeneratedSource[];
   runSync(request: RunRequest): RunResult;
   run(request: RunRequest): Promise<RunResult>;
   /** Runs once with the profiler on: time per launch, in launch order. */

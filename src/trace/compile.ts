@@ -22,7 +22,7 @@ import {
 } from "./arguments.js";
 import { callerLocation, emitEvent } from "./events.js";
 import { lowerGraph, type Mode } from "./lower.js";
-import { CompileCounters, type CompileReport, type RecompileRecord } from "./report.js";
+import { CompileCounters, sumOf, type CompileReport, type RecompileRecord, type SpecializationReport } from "./report.js";
 import { currentStance, RecompileError } from "./stance.js";
 import { State } from "./state.js";
 import { Tracer, withTracer, type Segment } from "./tracer.js";
@@ -151,20 +151,14 @@ export class CompiledCore {
 
   report(): CompileReport {
     const { counters } = this;
-    const specializations = this.#specializations.map(({ key, executables }) => ({
-      key,
-      segments: executables.length,
-      ...executables.reduce(
-        (sum, { counters: own }) => ({
-          kernels: sum.kernels + own.kernels,
-          launches: sum.launches + own.launches,
-          arenaBytes: sum.arenaBytes + own.arenaBytes,
-          runs: sum.runs + own.runs,
-          foreignCalls: sum.foreignCalls + own.foreignCalls,
-        }),
-        { kernels: 0, launches: 0, arenaBytes: 0, runs: 0, foreignCalls: 0 },
-      ),
-    }));
+    const specializations = this.#specializations.map(({ key, executables, replayable }): SpecializationReport => {
+      const { count: segments, ...sum } = sumOf(executables);
+      const states = [...(replayable?.segment.states.values() ?? [])];
+      const bytes = (kind: string): number =>
+        states.reduce((total, { declaration, buffer }) => total + (declaration.kind === kind ? buffer.bytes : 0), 0);
+      const nodes = replayable?.segment.graph.nodes.length ?? 0;
+      return { key, segments, ...sum, nodes, constantBytes: bytes("constant"), mutableBytes: bytes("mutable") };
+    });
     const every = new Set([...this.#specializations.flatMap((specialization) => specialization.executables), ...this.#segments.values()]);
     return {
       name: this.name,
@@ -183,6 +177,7 @@ export class CompiledCore {
       waits: [...every].reduce((sum, executable) => sum + executable.counters.waits, 0),
       milliseconds: { ...counters.milliseconds },
       specializations,
+      brokenSegments: sumOf([...this.#segments.values()]),
     };
   }
 

@@ -1,4 +1,5 @@
 /** Counters of a compiled function, and what its report says. Holds no behaviour of the compiler. */
+import type { Executable, GeneratedSource } from "../runtime/device.js";
 import type { Stance } from "./stance.js";
 import type { Mode } from "./lower.js";
 
@@ -18,6 +19,24 @@ export interface SpecializationReport {
   readonly arenaBytes: number;
   readonly runs: number;
   readonly foreignCalls: number;
+  /** Nodes of the traced graph; 0 when graph breaks cut it into segments. */
+  readonly nodes: number;
+  /** Bytes of the states it uses: weights, and what it writes. */
+  readonly constantBytes: number;
+  readonly mutableBytes: number;
+  /** Generated text of its kernels. */
+  readonly sources: readonly GeneratedSource[];
+}
+
+/** The pieces that graph breaks cut a function into, over all its specializations. */
+export interface SegmentsReport {
+  readonly count: number;
+  readonly kernels: number;
+  readonly launches: number;
+  readonly arenaBytes: number;
+  readonly runs: number;
+  readonly foreignCalls: number;
+  readonly sources: readonly GeneratedSource[];
 }
 
 export interface CompileReport {
@@ -39,6 +58,20 @@ export interface CompileReport {
   readonly waits: number;
   readonly milliseconds: { readonly trace: number; readonly lower: number; readonly build: number };
   readonly specializations: readonly SpecializationReport[];
+  readonly brokenSegments: SegmentsReport;
+}
+
+/** Counts of several executables together. */
+export function sumOf(executables: readonly Executable[]): SegmentsReport {
+  const sum = { count: executables.length, kernels: 0, launches: 0, arenaBytes: 0, runs: 0, foreignCalls: 0 };
+  for (const { counters } of executables) {
+    sum.kernels += counters.kernels;
+    sum.launches += counters.launches;
+    sum.arenaBytes += counters.arenaBytes;
+    sum.runs += counters.runs;
+    sum.foreignCalls += counters.foreignCalls;
+  }
+  return { ...sum, sources: executables.flatMap(({ sources }) => sources) };
 }
 
 export class CompileCounters {

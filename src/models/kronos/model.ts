@@ -1,5 +1,6 @@
 /** Kronos as a ForecastModel: requests checked, normalised and chunked into generate calls, answers put back into the candles' units. */
 import { InputError } from "../input-error.js";
+import { inspectPrograms, type ModelInspection } from "../inspection.js";
 import type { ForecastModel, ModelReport, ModelRequest, ModelSeries, ModelSeriesAnswer } from "../model.js";
 import type { LoadedDevice, ModelOptions } from "../options.js";
 import type { Checkpoint } from "../tensor-source.js";
@@ -269,6 +270,10 @@ export class KronosModel implements ForecastModel {
       mean: columns.map((column) => columnOf(mean, horizon, column)),
       ...(samples > 0 ? { paths: columns.map((column) => columnOf(normalised, samples * horizon, column)) } : {}),
     };
+  }
+
+  inspect(profile: boolean): ModelInspection {
+    return inspectPrograms(this.loaded.device, this.programs, profile);
   }
 
   report(): ModelReport {

@@ -1,6 +1,7 @@
 /** Toto 1.0 as a ForecastModel: requests checked, padded and chunked into decode calls, answers sorted back. */
 import type { Device } from "../../runtime/device.js";
 import { InputError } from "../input-error.js";
+import { inspectPrograms, type ModelInspection } from "../inspection.js";
 import type { ForecastModel, ModelReport, ModelRequest, ModelSeries, ModelSeriesAnswer } from "../model.js";
 import type { Checkpoint } from "../tensor-source.js";
 import type { LoadedDevice, ModelOptions } from "../options.js";
@@ -224,6 +225,10 @@ export class Toto1Model implements ForecastModel {
   /** The key-value cache of the last decode, for inspection and tests. */
   get cache(): Pick<Toto1Decoder, "cacheCounters" | "cacheContents"> {
     return this.#decoder;
+  }
+
+  inspect(profile: boolean): ModelInspection {
+    return inspectPrograms(this.#device, this.programs, profile);
   }
 
   report(): ModelReport {

@@ -6,6 +6,7 @@
 import { createHash, randomUUID } from "node:crypto";
 import {
   closeSync,
+  existsSync,
   fchmodSync,
   fsyncSync,
   lstatSync,
@@ -138,6 +139,12 @@ export class ArtifactCache {
       throw unwritable(this.directory, "cannot be written", error);
     }
     return path;
+  }
+
+  /** Path of the C text that `writeSource` wrote; undefined when there is none. */
+  sourcePath(key: ArtifactKey): string | undefined {
+    const path = join(this.directory, `${stemOf(key)}.c`);
+    return existsSync(path) ? path : undefined;
   }
 
   /** Where a compiler may write before `add`; inside the folder, so that the rename is atomic. */

@@ -98,6 +98,11 @@ export class Builder {
     }
   }
 
+  /** The unit's C text in the cache folder, when it was compiled there. */
+  sourcePath(unit: BuildUnit): string | undefined {
+    return this.cache.sourcePath(this.keyOf(unit));
+  }
+
   private keyOf(unit: BuildUnit): ArtifactKey {
     return { name: unit.name, source: sourceKey(unit), compiler: this.toolchain().identity };
   }

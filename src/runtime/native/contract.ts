@@ -82,6 +82,8 @@ export interface NativeLibrary {
   build(sources: readonly KernelSource[]): Promise<Map<string, number>>;
   /** The same, blocking: for reads inside a trace. */
   buildSync(sources: readonly KernelSource[]): Map<string, number>;
+  /** The C file that a source was written to when it was compiled on this machine. */
+  sourcePath(source: KernelSource): string | undefined;
   /** Runs `count` steps at `table` on the calling thread (plus workers); returns a `runStatus`. One foreign call. */
   run(table: number, count: number, options: RunOptions): number;
   /** Queues the same to the dispatcher thread (the table and its arguments stay untouched until then) and resolves with its `runStatus`; the event loop stays free. */

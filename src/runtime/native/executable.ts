@@ -48,6 +48,7 @@ export class NativeExecutable implements Executable {
   #last: LastBinding | undefined;
   #lastTurn = 0;
   #arena: NativeBuffer | undefined;
+  #sources: Executable["sources"] | undefined;
   #generation = 0;
   #queue: Promise<unknown> = Promise.resolve();
   #disposed = false;
@@ -65,6 +66,13 @@ export class NativeExecutable implements Executable {
     private readonly reuse: boolean,
   ) {
     this.#abortWord = library.allocate(64);
+  }
+
+  get sources(): Executable["sources"] {
+    return (this.#sources ??= this.program.sources.map((source) => {
+      const path = this.library.sourcePath(source);
+      return { name: source.name, ...(path === undefined ? {} : { path }) };
+    }));
   }
 
   get counters(): Executable["counters"] {

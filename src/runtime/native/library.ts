@@ -174,6 +174,10 @@ class KoffiLibrary implements NativeLibrary {
     return this.addressesOf(sources);
   }
 
+  sourcePath(source: KernelSource): string | undefined {
+    return this.builder.sourcePath(this.unitOf(source));
+  }
+
   /** Two builds of equal text at the same time share one compilation. */
   private buildOne(source: KernelSource): Promise<void> {
     const unit = this.unitOf(source);

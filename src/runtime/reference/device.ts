@@ -50,6 +50,7 @@ class ReferenceState implements StateBuffer {
 }
 
 class ReferenceExecutable implements Executable {
+  readonly sources = [];
   #runs = 0;
 
   constructor(private readonly compiled: CompiledGraph) {}
