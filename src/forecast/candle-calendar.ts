@@ -78,7 +78,7 @@ export function planCandles(input: readonly (string | Date)[], options: CandleCa
     longSteps,
     future: (horizon) => {
       const due = next(horizon);
-      return { timestamps: due.map(write), locals: due };
+      return { timestamps: due.map(write), locals: due.map(({ local }) => local) };
     },
   };
 }
@@ -147,13 +147,18 @@ function barLength(times: readonly number[], locals: readonly number[], named: s
   return bar;
 }
 
+/** A candle to come: its wall-clock time, and its instant where the zone's clock shows that time twice. */
+interface Due {
+  readonly local: number;
+  readonly instant?: number;
+}
+
 /** Text of a future wall-clock time: at the last stamp's offset, or at the zone's own offset of that time. */
-function makeWriter(last: Stamp, timeZone: string | undefined): (local: number) => string {
+function makeWriter(last: Stamp, timeZone: string | undefined): (due: Due) => string {
   if (timeZone === undefined || last.offset === undefined) {
-    return (local) => formatStamp({ ...last, precision: local % millisecondsPerDay === 0 ? last.precision : "time", local });
+    return ({ local }) => formatStamp({ ...last, precision: local % millisecondsPerDay === 0 ? last.precision : "time", local });
   }
-  return (local) => {
-    const instant = instantInZone(local, timeZone);
+  return ({ local, instant = instantInZone(local, timeZone) }) => {
     return formatStamp({ local, offset: Math.round((local - instant) / 60_000), precision: "time" });
   };
 }
@@ -178,7 +183,7 @@ function dailyFuture(
   locals: readonly number[],
   { calendar, frequency }: CandleCalendarOptions,
   label: string,
-): (horizon: number) => number[] {
+): (horizon: number) => Due[] {
   const market = typeof calendar === "object" ? calendar : undefined;
   const isHoliday = holidayTest(calendar);
   const last = locals[locals.length - 1] as number;
@@ -197,7 +202,7 @@ function dailyFuture(
   return (horizon) => {
     for (let extra = 0; ; extra = 2 * extra + 16) {
       const stamps = known.future(horizon + extra) ?? [];
-      const due = stamps.map((text) => (parseStamp(text) as Stamp).local).filter((local) => !isHoliday(local));
+      const due = stamps.map((text) => ({ local: (parseStamp(text) as Stamp).local })).filter(({ local }) => !isHoliday(local));
       if (due.length >= horizon) return due.slice(0, horizon);
       if (extra > 20 * horizon + longestClosure) throw closed(label);
     }
@@ -212,13 +217,13 @@ function closed(label: string): InputError {
 }
 
 /** The first `horizon` times that days offer, day after day. */
-function collect(horizon: number, label: string, ofDay: (step: number) => readonly number[]): number[] {
-  const due: number[] = [];
+function collect(horizon: number, label: string, ofDay: (step: number) => readonly number[]): Due[] {
+  const due: Due[] = [];
   for (let step = 0, empty = 0; due.length < horizon; step++) {
     const found = ofDay(step);
     empty = found.length > 0 ? 0 : empty + 1;
     if (empty > longestClosure) throw closed(label);
-    due.push(...found);
+    due.push(...found.map((local) => ({ local })));
   }
   return due.slice(0, horizon);
 }
@@ -230,7 +235,7 @@ function intradayFuture(
   bar: number,
   { calendar, timeZone }: CandleCalendarOptions,
   label: string,
-): (horizon: number) => number[] {
+): (horizon: number) => Due[] {
   const last = locals[locals.length - 1] as number;
   const isHoliday = holidayTest(calendar);
   const market = typeof calendar === "object" ? calendar : undefined;
@@ -241,7 +246,8 @@ function intradayFuture(
     return (horizon) =>
       Array.from({ length: horizon }, (_, step) => {
         const due = instant + (step + 1) * bar;
-        return timeZone === undefined ? last + (step + 1) * bar : wallClock({ local: due, offset: 0, precision: "time" }, timeZone);
+        if (timeZone === undefined) return { local: last + (step + 1) * bar };
+        return { local: wallClock({ local: due, offset: 0, precision: "time" }, timeZone), instant: due };
       });
   }
   const slots = market?.sessions
