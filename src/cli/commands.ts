@@ -8,7 +8,7 @@ import type { AnalyzeCommandOptions } from "./analyze.js";
 import type { CliContext } from "./context.js";
 import type { EvaluateFlags } from "./evaluate.js";
 import type { ForecastFlags } from "./forecast.js";
-import type { InspectFlags } from "./inspect.js";
+
 import { settingFlags } from "./setting-flags.js";
 
 type Finish = (code: number) => void;
@@ -20,9 +20,10 @@ export function addCommands(program: Command, context: CliContext, finish: Finis
   evaluateCommand(add("evaluate"), context, finish);
   demoCommand(add("demo"), context, finish);
   analyzeCommand(add("analyze"), context, finish);
+  modelsCommand(add("models"), context, finish);
   configCommand(add("config"), context, finish);
   goldenCommand(add("golden"), context, finish);
-  inspectCommand(add("inspect"), context, finish);
+
 }
 
 function forecastCommand(command: Command, context: CliContext, finish: Finish): void {
@@ -106,6 +107,46 @@ function analyzeCommand(command: Command, context: CliContext, finish: Finish): 
     });
 }
 
+function modelsCommand(models: Command, context: CliContext, finish: Finish): void {
+  models.description("list, describe, download and remove models");
+  const add = (name: string): Command =>
+    models.command(name).copyInheritedSettings(models).helpOption("--help", "print help").allowExcessArguments(false);
+  add("list")
+    .description("models that can be run, and what is in the cache")
+    .option("--json", "as JSON")
+    .action(async (flags: ModelsFlags) => {
+      const { runModelsList } = await import("./models.js");
+      finish(runModelsList(flags, context));
+    });
+  add("info")
+    .description("configuration, size and card of a model that is here")
+    .argument("<model>", "bundled:NAME, a folder, or a hub id in the cache")
+    .option("--revision <name>", "branch, tag or commit (default: main)")
+    .option("--json", "as JSON")
+    .action(async (model: string, flags: ModelsFlags) => {
+      const { runModelsInfo } = await import("./models.js");
+      finish(await runModelsInfo(model, flags, context));
+    });
+  add("pull")
+    .description("download a model from the hub, or bring it up to date")
+    .argument("<id>", "hub id, OWNER/NAME")
+    .option("--revision <name>", "branch, tag or commit (default: main)")
+    .option("--offline", "only check that it is in the cache")
+    .option("--quiet", "no progress on standard error")
+    .action(async (id: string, flags: ModelsFlags) => {
+      const { runModelsPull } = await import("./models.js");
+      finish(await runModelsPull(id, flags, context));
+    });
+  add("remove")
+    .description("delete a downloaded model from the cache")
+    .argument("<id>", "hub id, OWNER/NAME")
+    .option("--quiet", "no note on standard error")
+    .action(async (id: string, flags: ModelsFlags) => {
+      const { runModelsRemove } = await import("./models.js");
+      finish(runModelsRemove(id, flags, context));
+    });
+}
+
 function configCommand(command: Command, context: CliContext, finish: Finish): void {
   command
     .description("list every setting with its value and where the value came from")
@@ -130,20 +171,6 @@ function goldenCommand(command: Command, context: CliContext, finish: Finish): v
     const { device, mode } = resolveSettings(sources).values;
     finish(await runGoldenCommand(directories, { device, mode, json: flags.json ?? false, functions: goldenFunctions }, context));
   });
-}
-
-function inspectCommand(command: Command, context: CliContext, finish: Finish): void {
-  command
-    .description("run one small forecast and show its programs, kernels, memory, compile time and guards")
-    .argument("[model]", "bundled:NAME or a folder (default: the setting --model)");
-  settingOptions(command, ["horizon", "context", "samples", "seed", "device", "mode", "kvCache", "threads"]);
-  command
-    .option("--profile", "time, arithmetic and memory traffic of each part of the model")
-    .option("--json", "as JSON")
-    .action(async (model: string | undefined, flags: InspectFlags) => {
-      const { runInspect } = await import("./inspect.js");
-      finish(await runInspect(model, flags, context));
-    });
 }
 
 function settingOptions(command: Command, names: readonly SettingName[]): void {

@@ -9,6 +9,7 @@ import { DEFAULT_HORIZON } from "../forecast/options.js";
 import type { PredictOptions } from "../index.js";
 import { readSeriesTable, type SeriesTable, type TableRequest, type TableSeries } from "../io/table.js";
 import { note, type CliContext } from "./context.js";
+import { bytes } from "./numbers.js";
 import { alignKnown, candleInputs, rollingSeries, toInputs, usualHorizon, type KnownColumns } from "./inputs.js";
 import { checkOutput, deliver } from "./output.js";
 import { forecastChart, forecastCsv, forecastJson, forecastParquet, forecastSvg, forecastTable, reportLines } from "./present.js";
@@ -62,6 +63,7 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
   const known = flags.known === undefined ? undefined : await readSeriesTable(flags.known, knownRequest(flags));
   const sampling = candleFlags(flags);
 
+  const download = startProgress(context, "downloading", flags.quiet);
   const forecaster = await context.load(values.model, {
     device: values.device,
     mode: values.mode,
@@ -69,8 +71,11 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
     ...(flags.tokenizer === undefined ? {} : { tokenizer: flags.tokenizer }),
     ...(flags.revision === undefined ? {} : { revision: flags.revision }),
     ...(flags.offline === undefined ? {} : { offline: flags.offline }),
+    signal: context.signal,
+    onDownload: (done, total) => download.update(done, total, bytes),
     ...(values.threads === undefined ? {} : { threads: values.threads }),
   });
+  download.end();
   const progress = startProgress(context, "forecasting", flags.quiet);
   try {
     const isCandles = forecaster.takes === "candles";
