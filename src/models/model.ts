@@ -3,7 +3,6 @@
  * Knows nothing of files, devices or graphs.
  */
 
-import type { ModelInspection } from "./inspection.js";
 
 /** One series of V variates that may attend to each other. Batch and variate are different axes: unrelated series are separate entries. */
 export interface ModelSeries {
@@ -30,6 +29,8 @@ export interface ModelRequest {
   readonly seed: number;
   /** Only for models that draw tokens. */
   readonly sampling?: TokenSampling;
+  /** Only for models that state quantiles. */
+  readonly decoding?: QuantileDecoding;
   readonly signal?: AbortSignal;
   /** Called after each decode step with steps done and steps in all. */
   readonly onProgress?: (done: number, total: number) => void;
@@ -96,8 +97,6 @@ export interface ForecastModel {
   readonly trained?: boolean;
   predict(request: ModelRequest): Promise<readonly ModelSeriesAnswer[]>;
   report(): ModelReport;
-  /** What its compiled programs are made of; with `profile` their last calls run again, measured. Only between predicts. */
-  inspect?(profile: boolean): ModelInspection | undefined;
   /** Frees device memory; a second call does nothing. During a predict it aborts that first. */
   dispose(): void;
 }

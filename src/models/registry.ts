@@ -69,6 +69,7 @@ const families: readonly Family[] = [
   },
   {
     title: "Toto 2.0",
+    kvCaches: ["static"],
     recognises: (config) => "d_model" in config && "layer_group_size" in config,
     load: (name, checkpoint, loaded, options) => Toto2Model.load(name, checkpoint, loaded, options),
   },
