@@ -3,6 +3,8 @@
  * Knows nothing of files, devices or graphs.
  */
 
+import type { ModelInspection } from "./inspection.js";
+import type { QuantileDecoding } from "./toto2/decoding.js";
 
 /** One series of V variates that may attend to each other. Batch and variate are different axes: unrelated series are separate entries. */
 export interface ModelSeries {
@@ -97,6 +99,8 @@ export interface ForecastModel {
   readonly trained?: boolean;
   predict(request: ModelRequest): Promise<readonly ModelSeriesAnswer[]>;
   report(): ModelReport;
+  /** What its compiled programs are made of; with `profile` their last calls run again, measured. Only between predicts. */
+  inspect?(profile: boolean): ModelInspection | undefined;
   /** Frees device memory; a second call does nothing. During a predict it aborts that first. */
   dispose(): void;
 }
