@@ -218,20 +218,29 @@ describe("ending a run", () => {
         const model = loadToto1({ mode });
         const forecaster = Forecaster.fromModel(model);
         const values = [...long.series[0]!.values[0]!];
+        // Kernels may still be running: nothing that they touch may go yet.
+        const freed: number[] = [];
+        const dispose = (): void => {
+          const before = device.allocatedBytes;
+          forecaster.dispose();
+          freed.push(before - device.allocatedBytes);
+        };
+        let later: NodeJS.Timeout | undefined;
         const onProgress = (): void => {
-          if (when === "between steps") forecaster.dispose();
-          if (when === "within a step") setTimeout(() => forecaster.dispose(), 1);
+          if (when === "between steps") dispose();
+          if (when === "within a step") later ??= setTimeout(dispose, 1);
         };
         const running = forecaster.predict({ values }, { horizon: 8000, samples: 64, onProgress });
         const waiting = forecaster.predict({ values }, { horizon: 8, samples: 2 });
         const outcomes = Promise.allSettled([running, waiting]);
-        if (when === "at once") forecaster.dispose();
+        if (when === "at once") dispose();
         for (const outcome of await outcomes) {
           expect(outcome.status).toBe("rejected");
           expect((outcome as PromiseRejectedResult).reason).toMatchObject({ code: "disposed" });
         }
         forecaster.dispose();
         model.dispose();
+        if (when !== "at once") expect(freed, when).toEqual([0]);
         expect(device.allocatedBytes, when).toBe(baseline);
         await expect(forecaster.predict({ values })).rejects.toThrow(/disposed/);
         await expect(model.predict(request)).rejects.toThrow(InputError);
