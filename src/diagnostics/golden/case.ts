@@ -5,8 +5,9 @@
 
 import { readdirSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import { readJsonObject } from "../../io/checkpoint.js";
+import { openCheckpoint, readJsonObject } from "../../io/checkpoint.js";
 import { InputError } from "../../io/errors.js";
 import { openSafetensors } from "../../io/safetensors.js";
 import type { SafetensorsFile } from "../../io/safetensors.js";
@@ -23,11 +24,15 @@ const expectedSchema = tensorSchema.extend({
   rtol: tolerance.default(0),
   atolBy: z.object({ axes: z.array(z.int().min(0)), atol: z.array(tolerance) }).optional(),
 });
-const checkpointSchema = z.object({ preset: z.string(), seed: z.int().default(0), set: z.record(z.string(), z.unknown()).default({}) });
+/** Weights by formula, or a trained model of the package; the case then lies in that model's folder. */
+const checkpointSchema = z.union([
+  z.object({ preset: z.string(), seed: z.int().default(0), set: z.record(z.string(), z.unknown()).default({}) }),
+  z.object({ bundled: z.string() }),
+]);
 const caseSchema = z.object({
   format: z.literal(1),
   name: z.string(),
-  family: z.string(),
+  family: z.string().default(""),
   function: z.string(),
   summary: z.string().default(""),
   spec: z.string().default(""),
@@ -134,10 +139,11 @@ export function goldenCaseName(folder: string): string {
   return basename(folder);
 }
 
-/** The formula checkpoint a case names for `role` ("model", "tokenizer"). Throws `InputError` when it names none or an unknown preset. */
+/** The checkpoint a case names for `role` ("model", "tokenizer"). Throws `InputError` when it names none or an unknown preset. */
 export function goldenCheckpoint(golden: GoldenCase, role: string): Checkpoint {
   const named = golden.checkpoint[role];
   if (!named) throw new InputError("golden-case", `golden case ${golden.name}: no checkpoint for role "${role}"`);
+  if ("bundled" in named) return openCheckpoint(fileURLToPath(new URL(`../../../models/${named.bundled}`, import.meta.url)));
   return formulaCheckpoint(named.preset, { seed: named.seed, set: named.set });
 }
 
