@@ -8,7 +8,8 @@ import type { AnalyzeCommandOptions } from "./analyze.js";
 import type { CliContext } from "./context.js";
 import type { EvaluateFlags } from "./evaluate.js";
 import type { ForecastFlags } from "./forecast.js";
-
+import type { InspectFlags } from "./inspect.js";
+import type { ModelsFlags } from "./models.js";
 import { settingFlags } from "./setting-flags.js";
 
 type Finish = (code: number) => void;
@@ -23,7 +24,7 @@ export function addCommands(program: Command, context: CliContext, finish: Finis
   modelsCommand(add("models"), context, finish);
   configCommand(add("config"), context, finish);
   goldenCommand(add("golden"), context, finish);
-
+  inspectCommand(add("inspect"), context, finish);
 }
 
 function forecastCommand(command: Command, context: CliContext, finish: Finish): void {
@@ -171,6 +172,20 @@ function goldenCommand(command: Command, context: CliContext, finish: Finish): v
     const { device, mode } = resolveSettings(sources).values;
     finish(await runGoldenCommand(directories, { device, mode, json: flags.json ?? false, functions: goldenFunctions }, context));
   });
+}
+
+function inspectCommand(command: Command, context: CliContext, finish: Finish): void {
+  command
+    .description("run one small forecast and show its programs, kernels, memory, compile time and guards")
+    .argument("[model]", "bundled:NAME or a folder (default: the setting --model)");
+  settingOptions(command, ["horizon", "context", "samples", "seed", "device", "mode", "kvCache", "threads"]);
+  command
+    .option("--profile", "time, arithmetic and memory traffic of each part of the model")
+    .option("--json", "as JSON")
+    .action(async (model: string | undefined, flags: InspectFlags) => {
+      const { runInspect } = await import("./inspect.js");
+      finish(await runInspect(model, flags, context));
+    });
 }
 
 function settingOptions(command: Command, names: readonly SettingName[]): void {
