@@ -158,7 +158,11 @@ describe("mistakes: exit code 2, one sentence, nothing on stdout, nothing writte
     ["device to come", ["plant.csv", "--device", "wasm"], /"wasm" is not available/],
     ["unknown mode", ["plant.csv", "--mode", "fast"], /unknown mode "fast"/],
     ["mode to come", ["plant.csv", "--mode", "max-autotune"], /not available/],
-    ["cache to come", ["plant.csv", "--kv-cache", "paged"], /not available/],
+    [
+      "unknown cache",
+      ["plant.csv", "--kv-cache", "rolling"],
+      /unknown kv-cache "rolling": expected none, growing, functional, static, dynamic, host, paged/,
+    ],
     ["unknown format", ["plant.csv", "--format", "xml"], /--format xml is unknown/],
     ["bytes for a terminal", ["plant.csv", "--format", "parquet"], /binary: name a file/],
     ["temperature as text", ["plant.csv", "--temperature", "hot"], /--temperature "hot" is not a number/],
