@@ -5,6 +5,7 @@ import { openDevice } from "../src/trace/devices.js";
 import { attentionForms, cacheCases } from "./conformance-caches.js";
 import { rowCases, type ConformanceCase } from "./conformance-cases.js";
 import { kernelCases } from "./conformance-kernels.js";
+import { groupedVariates, quantileCases } from "./conformance-quantiles.js";
 import {
   compileTogether,
   differenceOf,
@@ -20,7 +21,9 @@ const cases: typeof kernelCases = {
   ...rowCases,
   ...kernelCases,
   ...cacheCases,
+  ...quantileCases,
   attention: () => [...(kernelCases["attention"]?.() ?? []), ...attentionForms()],
+  groupAttention: () => [...(kernelCases["groupAttention"]?.() ?? []), ...groupedVariates()],
 };
 const reference = openDevice("reference").device;
 const targets = nativeTargets();
