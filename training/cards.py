@@ -53,6 +53,8 @@ LIMITS = {
 - Rare bursts and level shifts are covered by the quantiles, not predicted.""",
     "toto1-nano": """- The scores above are on the later part of series whose earlier part was trained on; expect less on sources never seen.
 - The scaler of this format never divides by less than 0.32: series whose whole amplitude is far below that are squashed towards their mean. Rescale them first.
+  The large MASE of the minutes group comes from such series (PetShop and SKAB values of hundredths); its WQL, which weighs by size, does not show them.
+- The shortest run of the set: the loss was still falling.
 - Samples inside a patch are independent given the context, so paths look rougher than real ones; quantiles per step are what was trained.
 - Contexts up to 2048 samples; exogenous labels are absent.""",
     "kronos-tokenizer-nano": """- Closes are held to about 0.04 deviations of the context; units should come from about 50 to 160 bars.
