@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { opTable } from "../src/ir/ops.js";
 import { openDevice } from "../src/trace/devices.js";
 import { attentionForms, cacheCases } from "./conformance-caches.js";
+import { tokenCases } from "./conformance-tokens.js";
 import { rowCases, type ConformanceCase } from "./conformance-cases.js";
 import { kernelCases } from "./conformance-kernels.js";
 import { groupedVariates, quantileCases } from "./conformance-quantiles.js";
@@ -22,6 +23,7 @@ const cases: typeof kernelCases = {
   ...kernelCases,
   ...cacheCases,
   ...quantileCases,
+  ...tokenCases,
   attention: () => [...(kernelCases["attention"]?.() ?? []), ...attentionForms()],
   groupAttention: () => [...(kernelCases["groupAttention"]?.() ?? []), ...groupedVariates()],
 };

@@ -3,8 +3,8 @@
  * of that one op. Shapes in brackets; `...` are any leading axes.
  */
 import type { Dim } from "../ir/dim.js";
-import type { DType, HostArray } from "../ir/dtype.js";
-import type { Attributes } from "../ir/graph.js";
+import { dtypeOf, type DType, type HostArray } from "../ir/dtype.js";
+import { printAttribute, type Attributes } from "../ir/graph.js";
 import {
   concreteContent,
   CompiledCore,
@@ -18,12 +18,10 @@ import {
 } from "../trace/entry.js";
 
 export class Tensor extends Value {
-  /** A tensor over `array`, which it shares: later changes of the array are seen by later calls. */
-  static from(
-    array: HostArray,
-    shape: readonly (number | Size)[],
-    dtype: DType = array instanceof Float32Array ? "f32" : array instanceof Int32Array ? "i32" : "f64",
-  ): Tensor {
+  /** A tensor over `array`, which it shares: later changes of the array are seen by later calls. Throws when the array does not hold `dtype` or fill `shape`. */
+  static from(array: HostArray, shape: readonly (number | Size)[], dtype: DType = dtypeOf(array)): Tensor {
+    if (dtypeOf(array) !== dtype)
+      throw new TypeError(`a ${array.constructor.name} holds ${dtypeOf(array)} values, not ${dtype}; convert it first`);
     return new Tensor(concreteContent(array, shape), dtype);
   }
 
@@ -169,7 +167,8 @@ function applyEagerly(op: string, inputs: readonly Tensor[], attributes: Attribu
       );
   }
   const device = states[0]?.state.device ?? openDevice("auto").device;
-  const key = `${device.description} ${op} ${JSON.stringify(attributes)} ${states.map(({ state }) => state.name).join(",")}`;
+  const described = Object.entries(attributes).map(([name, value]) => `${name}=${printAttribute(value)}`);
+  const key = `${device.description} ${op} ${described.join(" ")} ${states.map(({ state }) => state.name).join(",")}`;
   let compiled = eagerOps.get(key);
   if (!compiled) {
     const body = (values: readonly Tensor[], held: readonly State[]): Tensor =>
@@ -180,7 +179,7 @@ function applyEagerly(op: string, inputs: readonly Tensor[], attributes: Attribu
         held.map((state, index) => ({ state, writes: states[index]?.writes ?? false })),
         label,
       );
-    compiled = new CompiledCore(body as never, { device, mode: "eager", name: op, recompileLimit: 1024 }, makeTensor);
+    compiled = new CompiledCore(body as never, { device, mode: "eager", name: op, dispatch: true }, makeTensor);
     eagerOps.set(key, compiled);
   }
   return compiled.callSync([inputs, states.map(({ state }) => state)]) as Tensor;

@@ -1,6 +1,7 @@
 /** Arguments of a compiled function: flattened to leaves, described as guards, rebuilt as traced values. Must not know how anything is compiled. */
 import { printShape, sizeVar, type Dim, type SizeBindings } from "../ir/dim.js";
 import type { HostArray } from "../ir/dtype.js";
+import { printAttribute } from "../ir/graph.js";
 import { State } from "./state.js";
 import { Size, StaticValue, Value } from "./value.js";
 
@@ -93,9 +94,9 @@ const printAxes = (dims: readonly Dim[]): string =>
     dims.map((dim) =>
       typeof dim === "number"
         ? dim
-        : (Object.values(dim.variables)
+        : (`${String(dim)} with ${Object.values(dim.variables)
             .map(({ name, min, max }) => `${name}:${min}..${max}`)
-            .join("*") as unknown as Dim),
+            .join(", ")}` as unknown as Dim),
     ),
   );
 
@@ -141,7 +142,7 @@ const stateText = ({ declaration: { name, dtype, kind, layout, shape } }: State)
 export function guardFields(leaves: readonly Leaf[], bounds: ReadonlyMap<string, Bounds>): GuardField[] {
   return leaves.map(({ path, value }) => {
     if (typeof value === "number") return { path, text: "number (data)" };
-    if (value instanceof StaticValue) return { path, text: `== ${JSON.stringify(value.value)}` };
+    if (value instanceof StaticValue) return { path, text: `== ${printAttribute(value.value)}` };
     if (value instanceof State) return { path, text: stateText(value) };
     const axes = value.content.kind === "concrete" ? dimsOf(value.content.axes, bounds) : value.shape;
     return { path, text: `${value.dtype}${printAxes(axes)}` };

@@ -5,7 +5,7 @@
 import { isContiguous, resolveAccess } from "../ir/access.js";
 import { GraphBuilder } from "../ir/builder.js";
 import { evaluateDim, type Dim, type SizeBindings } from "../ir/dim.js";
-import type { DType, HostArray } from "../ir/dtype.js";
+import { hostArray, type DType, type HostArray } from "../ir/dtype.js";
 import type { Attributes, Graph, GraphOutput, Node } from "../ir/graph.js";
 import { callerLocation } from "./events.js";
 import { TraceError } from "./stance.js";
@@ -36,6 +36,10 @@ export interface TraceHost {
   readonly name: string;
   readonly fullGraph: boolean;
   readonly sizes: SizeBindings;
+  /** A copy of an argument's values in this call. */
+  inputValue(name: string): HostArray;
+  /** Throws when a state cannot be used on the host's device. */
+  checkState(state: State): void;
   /** Runs a segment that a break ended; outputs by name. */
   runSegment(segment: Segment): Map<string, HostArray>;
   onBreak(event: GraphBreak): void;
@@ -51,6 +55,7 @@ export class Tracer {
   readonly #carriedNodes = new Map<Node, Node>();
   readonly sizeGuards = new Map<string, { value: number; location: string | undefined }>();
   segments = 1;
+  #closed = false;
 
   constructor(
     private readonly host: TraceHost,
@@ -103,6 +108,11 @@ export class Tracer {
   readValue(node: Node): HostArray {
     const known = this.#materialised.get(node);
     if (known) return known;
+    if (this.#closed)
+      throw new TraceError(
+        `${this.host.name}: a value (${node.label || node.op}) is read after its trace has ended; return it from the compiled function instead`,
+      );
+    if (node.op === "constant") return constantArray(node);
     const event: GraphBreak = { reason: "value read in traced code", location: callerLocation(), label: node.label };
     if (this.host.fullGraph) {
       throw new TraceError(
@@ -111,7 +121,13 @@ export class Tracer {
     }
     this.host.onBreak(event);
     this.#endSegment();
+    if (node.op === "input") this.#materialised.set(node, this.host.inputValue(String(node.attributes["name"])));
     return this.#materialised.get(node) as HostArray;
+  }
+
+  /** From now on values can no longer be read, nor ops be added. */
+  close(): void {
+    this.#closed = true;
   }
 
   /** The last segment, with the function's outputs and the taps. */
@@ -158,7 +174,7 @@ export class Tracer {
     if (this.segments === 1) return node;
     const carried = this.#carriedNodes.get(node);
     if (carried) return carried;
-    const array = this.#materialised.get(node);
+    const array = node.op === "input" ? undefined : this.#materialised.get(node);
     if (!array) {
       if (node.op === "input") return this.#inputAgain(node);
       if (node.op === "constant") return this.#builder.add("constant", [], node.attributes);
@@ -193,6 +209,7 @@ export class Tracer {
   }
 
   #bind(state: State): void {
+    this.host.checkState(state);
     const { name } = state.declaration;
     const known = this.#states.get(name);
     if (known && known !== state)
@@ -207,6 +224,12 @@ export class Tracer {
 
 /** State writes yield an empty value; the causal scaler writes and yields statistics. */
 const onlyOrders = ({ states, shape }: Node): boolean => states.some((access) => access.writes) && shape.length === 1 && shape[0] === 0;
+
+function constantArray({ dtype, attributes }: Node): HostArray {
+  const values = hostArray(dtype, 1);
+  values[0] = attributes["value"] as number;
+  return values;
+}
 
 const active: Tracer[] = [];
 

@@ -112,6 +112,8 @@ export class NativeExecutable implements Executable {
     const abort = (): void => {
       new Int32Array(this.#abortWord.view, 0, 1)[0] = 1;
     };
+    const states = this.program.states.map(({ name }) => request.states.get(name) as NativeState);
+    for (const state of states) state.retain();
     request.signal?.addEventListener("abort", abort, { once: true });
     this.#running++;
     try {
@@ -119,6 +121,7 @@ export class NativeExecutable implements Executable {
       return this.#collect(binding);
     } finally {
       this.#running--;
+      for (const state of states) state.release();
       request.signal?.removeEventListener("abort", abort);
       if (this.#disposed) this.#free();
     }

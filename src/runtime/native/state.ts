@@ -12,6 +12,7 @@ export class NativeState implements StateBuffer {
   readonly shape: readonly number[];
   readonly #buffer: NativeBuffer;
   #freed = false;
+  #users = 0;
 
   /** Throws NativeError `out-of-memory` when the memory cannot be had. */
   constructor(
@@ -42,6 +43,7 @@ export class NativeState implements StateBuffer {
 
   write(values: HostArray): void {
     const { declaration, library } = this;
+    void this.address;
     if (declaration.layout === "plain") {
       viewAs(declaration.dtype, this.#buffer.view, 0, this.#elements()).set(values);
       return;
@@ -56,14 +58,25 @@ export class NativeState implements StateBuffer {
     }
   }
 
+  /** Keeps the memory until `release`, even when the state is freed meanwhile: a run off the event loop still uses it. */
+  retain(): void {
+    this.#users++;
+  }
+
+  release(): void {
+    this.#users--;
+    if (this.#freed && this.#users === 0) this.#buffer.free();
+  }
+
   read(): HostArray {
     if (this.declaration.layout !== "plain") throw new Error(`state ${this.declaration.name} is stored as panels and cannot be read back`);
+    void this.address;
     return viewAs(this.declaration.dtype, this.#buffer.view, 0, this.#elements()).slice();
   }
 
   free(): void {
     if (this.#freed) return;
     this.#freed = true;
-    this.#buffer.free();
+    if (this.#users === 0) this.#buffer.free();
   }
 }

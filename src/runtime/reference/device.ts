@@ -18,7 +18,7 @@ import {
 
 class ReferenceState implements StateBuffer {
   readonly shape: readonly number[];
-  readonly value: Value;
+  readonly #value: Value;
   #freed = false;
 
   constructor(
@@ -27,11 +27,17 @@ class ReferenceState implements StateBuffer {
     private readonly onFree: (bytes: number) => void,
   ) {
     this.shape = declaration.shape.map((dim) => evaluateDim(dim, sizes));
-    this.value = { shape: this.shape, dtype: declaration.dtype, data: hostArray(declaration.dtype, elementCount(this.shape)) };
+    this.#value = { shape: this.shape, dtype: declaration.dtype, data: hostArray(declaration.dtype, elementCount(this.shape)) };
   }
 
   get bytes(): number {
-    return this.value.data.byteLength;
+    return this.#value.data.byteLength;
+  }
+
+  /** Throws once the state was freed, as on any other device. */
+  get value(): Value {
+    if (this.#freed) throw new Error(`state ${this.declaration.name} was disposed and cannot be used`);
+    return this.#value;
   }
 
   write(values: HostArray): void {
