@@ -59,7 +59,8 @@ LIMITS = {
 - Contexts up to 2048 samples; exogenous labels are absent.""",
     "kronos-tokenizer-nano": """- Closes are held to about 0.04 deviations of the context; units should come from about 50 to 160 bars.
 - Amount has no bits of its own: it is guessed from volume and price.
-- The encoder's thresholds are steep (weights up to 1e7): keep it in float32.
+- The encoder's thresholds are steep (weights up to 1e7): keep it in float32. On a boundary the last bit of a close may fall either way in another
+  order of additions (about one bar in forty; half a level, 0.02 deviations).
 - Only of use with kronos-nano.""",
     "kronos-nano": """- Not investment advice: it describes the spread of plausible next bars and knows nothing about direction.
 - Sequences (context plus generated bars) up to 192; give it about 128 bars. Longer contexts stretch the units and coarsen prices.
