@@ -8,6 +8,7 @@ import type { SettingName } from "../forecast/settings.js";
 import { DEFAULT_HORIZON } from "../forecast/options.js";
 import type { PredictOptions } from "../index.js";
 import { readSeriesTable, type SeriesTable, type TableRequest, type TableSeries } from "../io/table.js";
+import { candleChart, candleTable } from "./candle-view.js";
 import { note, type CliContext } from "./context.js";
 import { bytes } from "./numbers.js";
 import { alignKnown, candleInputs, rollingSeries, toInputs, usualHorizon, type KnownColumns } from "./inputs.js";
@@ -109,12 +110,13 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
       for (const warning of forecast.warnings) if (warning.code !== "gaps") note(context, warning.message);
     }
     const withReport = (text: string): string => (flags.report === false ? text : `${text}\n${reportLines(forecast.report).join("\n")}\n`);
+    const chart = isCandles ? candleChart : forecastChart;
     const drawing = flags.output?.toLowerCase().endsWith(".svg") === true;
     const answer = await {
       json: () => forecastJson(forecast),
       csv: () => forecastCsv(forecast),
-      table: () => withReport(forecastTable(forecast)),
-      chart: () => (drawing ? forecastSvg(forecast, histories) : withReport(forecastChart(forecast, histories, context))),
+      table: () => withReport(isCandles ? candleTable(forecast) : forecastTable(forecast)),
+      chart: () => (drawing ? forecastSvg(forecast, histories) : withReport(chart(forecast, histories, context))),
       parquet: () => forecastParquet(forecast),
     }[format]();
     deliver(context, flags.output, answer);
