@@ -12,18 +12,18 @@ import {
   flattenArguments,
   guardFields,
   guardShape,
-  sameGuard,
   leafArray,
   rebuildArguments,
   type Bounds,
   type GuardField,
-  type GuardShape,
   type Leaf,
 } from "./arguments.js";
-import { callerLocation, emitEvent } from "./events.js";
+import { emitEvent } from "./events.js";
 import { lowerGraph, type Mode } from "./lower.js";
-import { CompileCounters, sumOf, type CompileReport, type RecompileRecord, type SpecializationReport } from "./report.js";
-import { currentStance, RecompileError, TraceError } from "./stance.js";
+import { CompileCounters, sumOf, type CompileReport, type SpecializationReport } from "./report.js";
+import { collectOutputs, restoreOutputs, type Structure } from "./outputs.js";
+import { Specializations, type Call, type Replayable, type Service, type Specialization } from "./specialization.js";
+import { currentStance, TraceError } from "./stance.js";
 import { State } from "./state.js";
 import { currentTracer, Tracer, withTracer, type Segment } from "./tracer.js";
 import { concreteContent, StaticValue, Value, type Traced } from "./value.js";
@@ -36,7 +36,7 @@ export interface CompileOptions {
   readonly dynamic?: Readonly<Record<string, Bounds>>;
   /** Throw instead of breaking the graph. */
   readonly fullGraph?: boolean;
-  /** Specializations before a miss falls back to eager. */
+  /** Recompiles before a miss falls back to eager; 8 by default. */
   readonly recompileLimit?: number;
   /** Also return the values that traced code taps. */
   readonly taps?: boolean;
@@ -47,59 +47,6 @@ export interface CompileOptions {
 
 export type MakeValue = (...parts: ConstructorParameters<typeof Value>) => Value;
 
-/** How outputs are rebuilt: the returned structure with output numbers for values. */
-type Structure = unknown;
-class OutputNumber {
-  constructor(readonly index: number) {}
-}
-
-/** Why a specialization exists: `forced` and `stance` ones serve only while a stance asks for eager, those of the limit from then on. */
-type Origin = "compiled" | "limit" | "forced" | "stance";
-
-interface Specialization {
-  readonly key: string;
-  readonly origin: Origin;
-  readonly fields: readonly GuardField[];
-  /** The guards again, in the form that is compared on every call, and the bounds they were made under. */
-  readonly guards: readonly GuardShape[];
-  readonly bounds: ReadonlyMap<string, Bounds>;
-  readonly sizeGuards: ReadonlyMap<string, { readonly value: number; readonly location: string | undefined }>;
-  /** A replayable program, or undefined when graph breaks mean retracing each call. */
-  readonly replayable: Replayable | undefined;
-  /** The mode it really runs in: eager after a fallback. */
-  readonly mode: Mode;
-  readonly executables: Executable[];
-}
-
-interface Replayable {
-  readonly executable: Executable;
-  readonly segment: Segment;
-  readonly structure: Structure;
-  readonly outputs: readonly Value[];
-  readonly tapNames: readonly string[];
-  readonly taps: readonly Value[];
-  /** States that came in as arguments, by name: a later call brings its own. */
-  readonly passedStates: ReadonlySet<string>;
-}
-
-interface Call {
-  readonly args: readonly unknown[];
-  readonly leaves: readonly Leaf[];
-  /** Arrays of the data leaves by path; copies when the call may outlive the caller's next statement. */
-  readonly arrays: ReadonlyMap<string, HostArray>;
-  readonly sizes: SizeBindings;
-  /** Bounds that hold this call's sizes; they become the function's own when something is compiled for them. */
-  readonly bounds: ReadonlyMap<string, Bounds>;
-  /** Written out only when a specialization is missed. */
-  readonly fields: readonly GuardField[];
-  readonly signal: AbortSignal | undefined;
-}
-
-interface Service {
-  readonly mode: Mode;
-  readonly origin: Origin;
-}
-
 /** Ends a trace that must not run anything. */
 class StopTracing extends Error {}
 
@@ -109,18 +56,16 @@ export class CompiledCore {
   readonly name: string;
   readonly mode: Mode;
   readonly counters = new CompileCounters();
-  readonly #specializations: Specialization[] = [];
+  readonly #specializations: Specializations;
   readonly #pending = new Map<string, Promise<Specialization>>();
   readonly #segments = new Map<string, Executable>();
   /** Traces with breaks whose last segment still has to run. */
   readonly #unfinished = new WeakMap<Call, TraceOutcome>();
   /** Executables with a run off the event loop that has not ended. */
   readonly #running = new Map<Executable, number>();
-  #bounds: ReadonlyMap<string, Bounds>;
   #taps = new Map<string, Value>();
   #last: Call | undefined;
   #disposed = false;
-  #limitHit = false;
 
   constructor(
     private readonly fn: (...args: never[]) => unknown,
@@ -129,7 +74,8 @@ export class CompiledCore {
   ) {
     this.name = options.name ?? (fn.name || "anonymous");
     this.mode = options.mode ?? "default";
-    this.#bounds = new Map(Object.entries(options.dynamic ?? {}));
+    const policy = { name: this.name, mode: this.mode, recompileLimit: options.recompileLimit ?? 8, dispatch: options.dispatch ?? false };
+    this.#specializations = new Specializations(policy, this.counters, new Map(Object.entries(options.dynamic ?? {})));
   }
 
   /** Values tapped by the last call, by name. */
@@ -142,7 +88,7 @@ export class CompiledCore {
     const outer = currentTracer();
     if (outer) return this.#inline(outer, args);
     const call = this.#open(args, undefined, false);
-    const specialization = this.#find(call) ?? this.#compileSync(call, this.#serviceOnMiss(call));
+    const specialization = this.#specializations.find(call) ?? this.#compileSync(call, this.#specializations.serviceOnMiss(call));
     if (!specialization.replayable) return this.#runBroken(call, specialization);
     const { executable } = specialization.replayable;
     if (this.#running.has(executable)) {
@@ -191,7 +137,7 @@ export class CompiledCore {
   /** Runs the last call again with the profiler on: time per launch. State writes happen again, so only a measurement should follow. */
   profileLast(): ReturnType<Executable["profile"]> {
     const call = this.#last;
-    const specialization = call ? this.#find(call) : undefined;
+    const specialization = call ? this.#specializations.find(call) : undefined;
     if (!call || !specialization?.replayable)
       throw new Error(`${this.name} has not run yet as one program, so there is nothing to profile`);
     return specialization.replayable.executable.profile(this.#request(call, specialization));
@@ -199,7 +145,7 @@ export class CompiledCore {
 
   report(): CompileReport {
     const { counters } = this;
-    const specializations = this.#specializations.map(({ key, executables, replayable }): SpecializationReport => {
+    const specializations = this.#specializations.all.map(({ key, executables, replayable }): SpecializationReport => {
       const { count: segments, ...sum } = sumOf(executables);
       const states = [...(replayable?.segment.states.values() ?? [])];
       const bytes = (kind: string): number =>
@@ -207,7 +153,10 @@ export class CompiledCore {
       const nodes = replayable?.segment.graph.nodes.length ?? 0;
       return { key, segments, ...sum, nodes, constantBytes: bytes("constant"), mutableBytes: bytes("mutable") };
     });
-    const every = new Set([...this.#specializations.flatMap((specialization) => specialization.executables), ...this.#segments.values()]);
+    const every = new Set([
+      ...this.#specializations.all.flatMap((specialization) => specialization.executables),
+      ...this.#segments.values(),
+    ]);
     return {
       name: this.name,
       mode: this.mode,
@@ -232,7 +181,7 @@ export class CompiledCore {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    for (const { executables } of this.#specializations) for (const executable of executables) executable.dispose();
+    for (const { executables } of this.#specializations.all) for (const executable of executables) executable.dispose();
     for (const executable of this.#segments.values()) executable.dispose();
   }
 
@@ -241,7 +190,7 @@ export class CompiledCore {
     const leaves = flattenArguments(args);
     this.#checkStates(leaves);
     const sizes = bindSizes(leaves, this.name);
-    const bounds = widenedBounds(this.#bounds, sizes);
+    const bounds = this.#specializations.boundsFor(sizes);
     const arrays = new Map<string, HostArray>();
     for (const leaf of leaves) {
       if (leaf.value instanceof State || leaf.value instanceof StaticValue) continue;
@@ -283,92 +232,13 @@ export class CompiledCore {
       );
   }
 
-  #find(call: Call): Specialization | undefined {
-    return this.#specializations.find(
-      (specialization) =>
-        this.#mayServe(specialization) &&
-        guardsHold(specialization, call) &&
-        [...specialization.sizeGuards].every(([name, guard]) => call.sizes[name] === guard.value),
-    );
-  }
-
-  #mayServe({ mode, origin }: Specialization): boolean {
-    if (this.options.dispatch) return true;
-    const stance = currentStance();
-    if (stance === "force_eager") return mode === "eager";
-    return origin === "compiled" || origin === "limit" || (origin === "stance" && stance === "eager_on_recompile");
-  }
-
-  /** Counts the miss, says which field differed and who asked, and decides by stance and limit how it is served. */
-  #serviceOnMiss(call: Call): Service {
-    const compiled: Service = { mode: this.mode, origin: "compiled" };
-    if (this.options.dispatch) return compiled;
-    if (currentStance() === "force_eager") return { mode: "eager", origin: "forced" };
-    const lasting = this.#specializations.filter(({ origin }) => origin === "compiled" || origin === "limit");
-    const nearest = lasting[lasting.length - 1];
-    if (!nearest) {
-      this.#bounds = call.bounds;
-      return compiled;
-    }
-    const record = this.#difference(call, nearest);
-    const { guard, was, now, location } = record;
-    const where = location ? { location } : {};
-    if (currentStance() === "fail_on_recompile") {
-      throw new RecompileError(
-        `${this.name} would recompile: ${guard} failed (was ${was}, now ${now}${location ? `, ${location}` : ""}). The stance fail_on_recompile forbids that.`,
-      );
-    }
-    const fallBack = (reason: string, origin: Origin): Service => {
-      this.counters.fallbacks++;
-      emitEvent({ stream: "fallback", function: this.name, ...where, fields: { reason, guard, was, now } });
-      return { mode: "eager", origin };
-    };
-    if (currentStance() === "eager_on_recompile") return fallBack("stance eager_on_recompile", "stance");
-    const limit = this.options.recompileLimit ?? 8;
-    if (lasting.filter(({ origin }) => origin === "compiled").length > limit) {
-      // Hit once; every later miss is a fallback of its own.
-      if (!this.#limitHit)
-        emitEvent({ stream: "recompile_limit", function: this.name, ...where, fields: { limit, last: guard, was, now } });
-      this.#limitHit = true;
-      return fallBack(`recompileLimit ${limit} reached; running eager`, "limit");
-    }
-    this.#bounds = call.bounds;
-    this.counters.countRecompile(record);
-    emitEvent({ stream: "recompiles", function: this.name, ...where, fields: { guard, was, now, count: this.counters.recompiles } });
-    return compiled;
-  }
-
-  #difference(call: Call, nearest: Specialization): RecompileRecord {
-    for (const [index, field] of call.fields.entries()) {
-      const before = nearest.fields[index];
-      if (before && before.text !== field.text) {
-        return { guard: `${field.path} ${before.text}`, was: before.text, now: field.text, location: callerLocation() };
-      }
-    }
-    for (const [name, guard] of nearest.sizeGuards) {
-      if (call.sizes[name] !== guard.value)
-        return {
-          guard: `size ${name} == ${guard.value}`,
-          was: String(guard.value),
-          now: String(call.sizes[name]),
-          location: guard.location,
-        };
-    }
-    return {
-      guard: "number of arguments",
-      was: String(nearest.fields.length),
-      now: String(call.fields.length),
-      location: callerLocation(),
-    };
-  }
-
   /** Keeps a finished specialization; throws when the function was disposed while it was compiled. */
   #remember(specialization: Specialization): Specialization {
     if (this.#disposed) {
       for (const executable of specialization.executables) executable.dispose();
       throw new Error(`${this.name} was disposed while it was compiled`);
     }
-    this.#specializations.push(specialization);
+    this.#specializations.add(specialization);
     return specialization;
   }
 
@@ -376,13 +246,13 @@ export class CompiledCore {
   async #specializationFor(call: Call, run: boolean): Promise<Specialization> {
     const key = `${currentStance()} ${call.fields.map(({ path, text }) => `${path}: ${text}`).join("; ")}`;
     for (;;) {
-      const found = this.#find(call);
+      const found = this.#specializations.find(call);
       if (found) return found;
       const pending = this.#pending.get(key);
       if (!pending) break;
       await pending;
     }
-    const made = this.#compile(call, this.#serviceOnMiss(call), run)
+    const made = this.#compile(call, this.#specializations.serviceOnMiss(call), run)
       .then((specialization) => this.#remember(specialization))
       .finally(() => this.#pending.delete(key));
     this.#pending.set(key, made);
@@ -562,13 +432,7 @@ export class CompiledCore {
       );
     this.#taps = new Map(traced.taps.map((value, index) => [traced.tapNames[index] as string, concrete(value, `tap${index}`)]));
     const values = traced.outputs.map((value, index) => concrete(value, `out${index}`));
-    const restore = (part: Structure): unknown => {
-      if (part instanceof OutputNumber) return values[part.index];
-      if (Array.isArray(part)) return part.map(restore);
-      if (part && typeof part === "object") return Object.fromEntries(Object.entries(part).map(([key, item]) => [key, restore(item)]));
-      return part;
-    };
-    return restore(traced.structure);
+    return restoreOutputs(traced.structure, values);
   }
 }
 
@@ -600,43 +464,8 @@ function sizesOf(call: Call, { graph, states }: Segment): SizeBindings {
   return sizes;
 }
 
-function guardsHold({ guards, fields, bounds }: Specialization, call: Call): boolean {
-  if (guards.length !== call.leaves.length) return false;
-  if (bounds === call.bounds) return call.leaves.every((leaf, index) => sameGuard(guards[index] as GuardShape, leaf, bounds));
-  return fields.every((field, index) => field.text === call.fields[index]?.text && field.path === call.fields[index].path);
-}
-
-/** Bounds that hold every size: one beyond them doubles them, so that growth costs few recompiles. The same map when all lie inside. */
-function widenedBounds(bounds: ReadonlyMap<string, Bounds>, sizes: SizeBindings): ReadonlyMap<string, Bounds> {
-  let widened: Map<string, Bounds> | undefined;
-  for (const [name, value] of Object.entries(sizes)) {
-    const known = bounds.get(name);
-    if (!known || (value >= known[0] && value <= known[1])) continue;
-    let high = Math.max(known[1], 1);
-    while (high < value) high *= 2;
-    widened ??= new Map(bounds);
-    widened.set(name, [Math.min(known[0], value), high]);
-  }
-  return widened ?? bounds;
-}
-
 const passedStates = (call: Call, segment: Segment): ReadonlySet<string> =>
   new Set(call.leaves.flatMap(({ value }) => (value instanceof State && segment.states.get(value.name) === value ? [value.name] : [])));
 
 const statesOf = (segment: Segment): Map<string, State["buffer"]> =>
   new Map([...segment.states].map(([name, state]) => [name, state.buffer]));
-
-function collectOutputs(result: unknown, outputs: Value[], name: string, tracer: Tracer): Structure {
-  if (result instanceof Value) {
-    if (result.content.kind !== "traced" || result.content.tracer !== tracer)
-      throw new TypeError(`${name} returns a tensor that its trace did not make; return traced values only`);
-    outputs.push(result);
-    return new OutputNumber(outputs.length - 1);
-  }
-  if (result === undefined || result === null) return result;
-  if (Array.isArray(result)) return result.map((item) => collectOutputs(item, outputs, name, tracer));
-  if (typeof result === "object" && Object.getPrototypeOf(result) === Object.prototype) {
-    return Object.fromEntries(Object.entries(result).map(([key, item]) => [key, collectOutputs(item, outputs, name, tracer)]));
-  }
-  throw new TypeError(`${name} returns a ${typeof result}; compiled functions return tensors and plain objects or arrays of them`);
-}
