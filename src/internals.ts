@@ -30,4 +30,5 @@ export { loadToto2Weights, quantileLevels } from "./models/toto2/weights.js";
 export { wrapperEntry, wrapperPast } from "./models/toto2/wrapper.js";
 export { backfillStatistics, finishQuantiles } from "./tensor/index.js";
 export { causalScaler, compile, linear, Tensor, tokenProbabilities } from "./tensor/index.js";
+export { onProgram, type ProgramListener } from "./trace/ahead.js";
 export { modes, openDevice, size, State, type Mode } from "./trace/entry.js";

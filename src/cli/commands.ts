@@ -8,6 +8,7 @@ import type { AnalyzeCommandOptions } from "./analyze.js";
 import type { CliContext } from "./context.js";
 import type { EvaluateFlags } from "./evaluate.js";
 import type { ForecastFlags } from "./forecast.js";
+import type { CompileFlags } from "./compile.js";
 import type { InspectFlags } from "./inspect.js";
 import type { ModelsFlags } from "./models.js";
 import { settingFlags } from "./setting-flags.js";
@@ -25,6 +26,7 @@ export function addCommands(program: Command, context: CliContext, finish: Finis
   configCommand(add("config"), context, finish);
   goldenCommand(add("golden"), context, finish);
   inspectCommand(add("inspect"), context, finish);
+  compileCommand(add("compile"), context, finish);
 }
 
 function forecastCommand(command: Command, context: CliContext, finish: Finish): void {
@@ -185,6 +187,22 @@ function inspectCommand(command: Command, context: CliContext, finish: Finish): 
     .action(async (model: string | undefined, flags: InspectFlags) => {
       const { runInspect } = await import("./inspect.js");
       finish(await runInspect(model, flags, context));
+    });
+}
+
+function compileCommand(command: Command, context: CliContext, finish: Finish): void {
+  command
+    .description("compile a model ahead of time into a bundle that runs without a compiler")
+    .argument("<model>", "bundled:NAME or a folder")
+    .option("--out <folder>", "new folder of the bundle");
+  settingOptions(command, ["horizon", "context", "mode", "kvCache"]);
+  command
+    .option("--variates <counts>", "numbers of variates to compile for, with commas between (default: 1)")
+    .option("--with-weights", "copy the weights into the bundle instead of naming their folder")
+    .option("--quiet", "no note on standard error")
+    .action(async (model: string, flags: CompileFlags) => {
+      const { runCompile } = await import("./compile.js");
+      finish(await runCompile(model, flags, context));
     });
 }
 

@@ -1,8 +1,10 @@
 /** The models the package can run: one row per bundled name and per family. Loading goes from a reference to a ForecastModel. */
-import { existsSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { cacheStrategies } from "../nn/caches/index.js";
+import { isBundle, readBundleManifest } from "../runtime/native/bundle.js";
 import { openDevice, type Mode } from "../trace/entry.js";
 import { FallbackModel } from "./fallback.js";
 import { formulaCheckpoint } from "./formula/checkpoint.js";
@@ -84,11 +86,29 @@ export const bundledModels = (): readonly string[] =>
 /** Loads `bundled:NAME` or a folder. Throws InputError for an unknown reference, and what the family finds wrong. */
 export async function loadModel(reference: string, settings: LoadSettings): Promise<ForecastModel> {
   const onNote = settings.onNote ?? ((): void => undefined);
+  if (!reference.startsWith("bundled:") && isBundle(reference)) return loadBundle(reference, settings);
   const loaded = openDevice(settings.device, settings.threads === undefined ? {} : { threads: settings.threads });
   if (loaded.note) onNote(loaded.note);
   const model = await Promise.resolve(loadOn(reference, settings, loaded));
   if (settings.device !== "auto" || loaded.device.name !== "native") return model;
   return new FallbackModel(model, () => loadOn(reference, settings, openDevice("reference")), onNote);
+}
+
+/** A model by its ahead-of-time bundle: programs and libraries come from the folder, weights from where its manifest says. */
+async function loadBundle(folder: string, settings: LoadSettings): Promise<ForecastModel> {
+  if (settings.device !== "auto" && settings.device !== "native")
+    throw new InputError("bundle-device", `${folder} is a bundle, which runs on the native device, not on "${settings.device}".`);
+  const { about } = readBundleManifest(folder);
+  const [named, configHash] = [String(about["model"]), about["configHash"]];
+  const reference = named.startsWith("bundled:") ? named : resolve(folder, named);
+  const config = join(reference, "config.json");
+  if (configHash !== undefined && existsSync(config) && createHash("sha256").update(readFileSync(config)).digest("hex") !== configHash)
+    throw new InputError(
+      "bundle-model",
+      `${config} is not the configuration that the bundle ${folder} was made for. Make the bundle again.`,
+    );
+  const threads = settings.threads === undefined ? {} : { threads: settings.threads };
+  return Promise.resolve(loadOn(reference, settings, openDevice("native", { ...threads, bundle: folder })));
 }
 
 function loadOn(reference: string, settings: LoadSettings, loaded: LoadedDevice): ForecastModel {

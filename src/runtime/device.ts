@@ -4,7 +4,7 @@
 import type { SizeBindings } from "../ir/dim.js";
 import type { HostArray } from "../ir/dtype.js";
 import type { Graph, StateDeclaration } from "../ir/graph.js";
-import type { Program } from "../ir/kernel.js";
+import type { Program, SourceFile } from "../ir/kernel.js";
 
 export interface DeviceCapabilities {
   /** Fused multiply-add rounded once. */
@@ -71,6 +71,13 @@ export interface KernelProfile {
   readonly bytes: number;
 }
 
+/** A program as text, with the sources its kernels are built from. */
+export interface BundledProgram {
+  readonly name: string;
+  readonly text: string;
+  readonly sources: readonly SourceFile[];
+}
+
 /** Generated text of a kernel family, and where it lies when the device keeps it. */
 export interface GeneratedSource {
   readonly name: string;
@@ -99,6 +106,15 @@ export interface Device {
   readonly allocatedBytes: number;
   /** Kernels built by a compiler, and taken from the artifact cache, since the device was opened. */
   readonly builds: { readonly compiled: number; readonly cacheHits: number; readonly milliseconds: number };
+  /** Text of a program made ahead of time, by its key; undefined when there is none, or none were given. */
+  programAhead?(key: string): string | undefined;
+  /** Writes programs and their built libraries as a bundle to a new folder. Only on devices that build libraries. */
+  writeBundle?(
+    folder: string,
+    programs: ReadonlyMap<string, BundledProgram>,
+    about: Readonly<Record<string, unknown>>,
+    files?: ReadonlyMap<string, string>,
+  ): void;
   allocate(declaration: StateDeclaration, sizes: SizeBindings): StateBuffer;
   load(compiled: CompiledGraph): Promise<Executable>;
   loadSync(compiled: CompiledGraph): Executable;
@@ -107,6 +123,8 @@ export interface Device {
 }
 
 export interface DeviceOptions {
+  /** Folder of a bundle whose programs and libraries serve first. */
+  readonly bundle?: string;
   readonly threads?: number;
   readonly target?: "avx512" | "avx2" | "neon" | "plain";
 }

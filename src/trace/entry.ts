@@ -1,5 +1,6 @@
 /** What the tensor layer may use of tracing. */
 export { CompiledCore, type CompileOptions } from "./compile.js";
+export { onProgram } from "./ahead.js";
 export { DeviceError, openDevice, type DeviceName, type OpenedDevice } from "./devices.js";
 export { emitEvent, onEvent, printEvent, type CompileEvent } from "./events.js";
 export { modes, type Mode } from "./lower.js";

@@ -4,9 +4,11 @@ import { join } from "node:path";
 import { buildProgram, buildProgramsTogether, kernelName, type KernelGraph, kernelNodes, printProgram } from "../codegen/program.js";
 import { printGraph, type Graph } from "../ir/graph.js";
 import type { Kernel, Program } from "../ir/kernel.js";
+import { readProgramJson } from "../ir/serialise.js";
 import { verifyGraph } from "../ir/verify.js";
 import { fuseKernels } from "../passes/fuse.js";
 import { materialise } from "../passes/materialise.js";
+import { announceProgram, isHeard, programKey } from "./ahead.js";
 import { pruneRows } from "../passes/prune-rows.js";
 import { dropDeadNodes } from "../passes/simplify.js";
 import type { CompiledGraph, Device } from "../runtime/device.js";
@@ -84,9 +86,13 @@ function dumpProgram({ dump }: Prepared, program: Program): void {
 
 /** Compiles a traced graph for a device. The reference device reads the graph and needs no kernels. */
 export function lowerGraph(traced: Graph, device: Device, mode: Mode): CompiledGraph {
+  const key = device.programAhead || isHeard() ? programKey(traced, mode !== "eager", device.target) : "";
+  const ahead = device.programAhead?.(key);
+  if (ahead) return { graph: traced, program: readProgramJson(ahead), reuse: mode !== "eager" };
   const prepared = prepare(traced, device, mode);
   const program = device.name === "reference" ? emptyProgram(prepared.graph) : buildProgram(prepared, device.target);
   dumpProgram(prepared, program);
+  if (isHeard()) announceProgram(key, program);
   return { graph: prepared.graph, program, reuse: prepared.fuse };
 }
 

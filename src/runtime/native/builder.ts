@@ -4,6 +4,7 @@
  */
 import { rmSync } from "node:fs";
 import { artifactFormat, type ArtifactCache, sha256, type ArtifactKey } from "./artifact-cache.js";
+import type { BuiltLibrary, Bundle } from "./bundle.js";
 import {
   compile,
   compilerMissing,
@@ -53,23 +54,45 @@ export function sourceKey(unit: BuildUnit): string {
   return sha256(artifactFormat, unit.text, unit.flags.join(" "), unit.libraries.join(" "), unit.machine);
 }
 
+/** The same without the machine, whose features a bundle states once: a library runs wherever those it needs are there. */
+export function bundleKey(unit: BuildUnit): string {
+  return sha256(artifactFormat, unit.text, unit.flags.join(" "), unit.libraries.join(" "));
+}
+
 function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
 export class Builder {
   private known: KnownCompiler | undefined;
+  private opened: ArtifactCache | undefined;
 
   constructor(
-    private readonly cache: ArtifactCache,
+    private readonly openCache: () => ArtifactCache,
     private readonly environment: Environment,
     private readonly counters: BuildCounters,
     private readonly log: (line: string) => void,
+    /** Libraries made ahead of time; they serve before the cache does. */
+    private readonly bundle?: Bundle,
   ) {}
+
+  /** Opened when first needed: with a bundle that may be never. */
+  private get cache(): ArtifactCache {
+    return (this.opened ??= this.openCache());
+  }
 
   /** One line: which compiler serves, or that artifacts come from the cache without one. */
   get compilerDescription(): string {
-    return this.toolchain().description;
+    return this.bundle ? `libraries of the bundle ${this.bundle.folder}` : this.toolchain().description;
+  }
+
+  /** The built library of a unit that was obtained before. */
+  built(unit: BuildUnit): BuiltLibrary {
+    const key = bundleKey(unit);
+    const path = this.bundle?.library(key) ?? this.cache.find(this.keyOf(unit)).path;
+    if (path === undefined)
+      throw new NativeError("library-failed", `The library of "${unit.name}" is no longer in the artifact cache ${this.cache.directory}.`);
+    return { key, name: unit.name, path };
   }
 
   /** Loads the unit's library, compiling it first when the cache has none. Throws `compiler-missing`, `CompilerError`, `cache-*`. */
@@ -100,6 +123,7 @@ export class Builder {
 
   /** The unit's C text in the cache folder, when it was compiled there. */
   sourcePath(unit: BuildUnit): string | undefined {
+    if (this.bundle) return undefined;
     return this.cache.sourcePath(this.keyOf(unit));
   }
 
@@ -107,7 +131,26 @@ export class Builder {
     return { name: unit.name, source: sourceKey(unit), compiler: this.toolchain().identity };
   }
 
+  private loadBundled(unit: BuildUnit): boolean {
+    const path = this.bundle?.library(bundleKey(unit));
+    if (path === undefined) return false;
+    try {
+      unit.load(path);
+    } catch (error) {
+      throw new NativeError(
+        "library-failed",
+        `${path} cannot be loaded on this machine (${reasonOf(error)}). Make the bundle on a machine like this one.`,
+        {
+          cause: error,
+        },
+      );
+    }
+    this.counters.cacheHits += 1;
+    return true;
+  }
+
   private loadCached(unit: BuildUnit): boolean {
+    if (this.loadBundled(unit)) return true;
     const { path, damaged } = this.cache.find(this.keyOf(unit));
     if (damaged) this.counters.cacheRebuilds += 1;
     if (path === undefined) return false;
@@ -128,7 +171,10 @@ export class Builder {
   private prepare(unit: BuildUnit): PreparedJob {
     const { compiler } = this.toolchain();
     if (!compiler)
-      throw compilerMissing(this.environment, `build "${unit.name}" (it is not in the artifact cache ${this.cache.directory})`);
+      throw compilerMissing(
+        this.environment,
+        `build "${unit.name}" (it is not in ${this.bundle ? `the bundle ${this.bundle.folder}, nor in ` : ""}the artifact cache ${this.cache.directory})`,
+      );
     const key = this.keyOf(unit);
     const sourcePath = this.cache.writeSource(key, unit.text);
     const outputPath = this.cache.temporaryPath(key);

@@ -3,6 +3,8 @@
  * Holds types and numbers only; it must not load, build or run anything.
  */
 
+import type { BuiltLibrary } from "./bundle.js";
+
 /** Instruction sets with a renderer of their own, widest first. */
 export type Isa = "avx512" | "avx2" | "neon" | "plain";
 
@@ -82,6 +84,8 @@ export interface NativeLibrary {
   build(sources: readonly KernelSource[]): Promise<Map<string, number>>;
   /** The same, blocking: for reads inside a trace. */
   buildSync(sources: readonly KernelSource[]): Map<string, number>;
+  /** The built libraries of sources that were built before, the runtime's first. */
+  builtLibraries(sources: readonly KernelSource[]): readonly BuiltLibrary[];
   /** The C file that a source was written to when it was compiled on this machine. */
   sourcePath(source: KernelSource): string | undefined;
   /** Runs `count` steps at `table` on the calling thread (plus workers); returns a `runStatus`. One foreign call. */

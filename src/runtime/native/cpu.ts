@@ -23,6 +23,9 @@ const required: Record<Isa, readonly string[]> = {
   plain: [],
 };
 
+/** CPU features that code for `isa` needs. */
+export const requiredFeatures = (isa: Isa): readonly string[] => required[isa];
+
 const widestFirst = Object.keys(required) as readonly Isa[];
 
 /** Explicit feature flags, never -march=native: the artifact must run wherever its key says it does. */

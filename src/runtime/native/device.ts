@@ -1,7 +1,8 @@
 /** The native device: Programs built by the system's C compiler and replayed by the runtime library. */
 import type { SizeBindings } from "../../ir/dim.js";
 import type { StateDeclaration } from "../../ir/graph.js";
-import type { CompiledGraph, Device, DeviceOptions, Executable, StateBuffer } from "../device.js";
+import type { BundledProgram, CompiledGraph, Device, DeviceOptions, Executable, StateBuffer } from "../device.js";
+import { Bundle, writeBundle } from "./bundle.js";
 import type { NativeLibrary } from "./contract.js";
 import { NativeExecutable } from "./executable.js";
 import { loadNativeLibrary } from "./library.js";
@@ -12,11 +13,16 @@ export class NativeDevice implements Device {
   readonly target: Device["target"];
   readonly #library: NativeLibrary;
   readonly #threads: number;
+  readonly #bundle: Bundle | undefined;
   #milliseconds = 0;
 
   /** Throws NativeError when the runtime can neither be built nor taken from the cache. */
   constructor(options: DeviceOptions = {}) {
-    this.#library = loadNativeLibrary(options.target ? { isa: options.target } : {});
+    this.#library = loadNativeLibrary({
+      ...(options.target ? { isa: options.target } : {}),
+      ...(options.bundle === undefined ? {} : { bundle: options.bundle }),
+    });
+    this.#bundle = options.bundle === undefined ? undefined : Bundle.open(options.bundle);
     this.#threads = Math.min(options.threads ?? this.#library.maximumThreads, this.#library.maximumThreads);
     this.target = this.#library.isa;
   }
@@ -36,6 +42,21 @@ export class NativeDevice implements Device {
   get builds(): Device["builds"] {
     const { compiled, cacheHits } = this.#library.counters;
     return { compiled, cacheHits, milliseconds: this.#milliseconds };
+  }
+
+  programAhead(key: string): string | undefined {
+    return this.#bundle?.program(key);
+  }
+
+  writeBundle(
+    folder: string,
+    programs: ReadonlyMap<string, BundledProgram>,
+    about: Readonly<Record<string, unknown>>,
+    files?: ReadonlyMap<string, string>,
+  ): void {
+    const sources = [...programs.values()].flatMap((program) => program.sources);
+    const libraries = this.#library.builtLibraries(sources);
+    writeBundle(folder, { about, isa: this.#library.isa, programs, libraries, ...(files ? { files } : {}) });
   }
 
   allocate(declaration: StateDeclaration, sizes: SizeBindings): StateBuffer {

@@ -12,6 +12,10 @@ export type NativeErrorCode =
   | "library-failed"
   | "isa-unsupported"
   | "platform-unsupported"
+  | "bundle-machine"
+  | "bundle-damaged"
+  | "bundle-exists"
+  | "bundle-unwritable"
   | "out-of-memory"
   | "bad-argument";
 

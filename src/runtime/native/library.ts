@@ -5,6 +5,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { ArtifactCache, cacheDirectory } from "./artifact-cache.js";
+import { Bundle, type BuiltLibrary } from "./bundle.js";
 import { Builder, sourceKey, type BuildUnit } from "./builder.js";
 import type { Environment } from "./compiler.js";
 import type { Isa, KernelSource, NativeBuffer, NativeLibrary, RunOptions } from "./contract.js";
@@ -22,6 +23,8 @@ export interface NativeLibraryOptions {
   readonly maximumThreads?: number;
   /** Where `CC`, `PATH` and the cache folder are looked up; default: the process's environment. */
   readonly environment?: Environment;
+  /** A folder of libraries made ahead of time; its instruction set is then used, and nothing is compiled that it holds. */
+  readonly bundle?: string;
   /** Hears one line per damaged artifact; default: standard error. */
   readonly log?: (line: string) => void;
 }
@@ -47,27 +50,29 @@ export function loadNativeLibrary(options: NativeLibraryOptions = {}): NativeLib
   }
   const environment = options.environment ?? process.env;
   const directory = options.cacheDirectory ?? cacheDirectory(environment);
-  const host = selectCpu(environment["TEMPOGRAPH_ISA"]);
+  const bundle = options.bundle === undefined ? undefined : Bundle.open(options.bundle);
+  const host = selectCpu(bundle?.isa ?? environment["TEMPOGRAPH_ISA"]);
   const { isa } = selectCpu(options.isa ?? host.isa);
-  const key = [isa, directory, environment["CC"], environment["PATH"], options.maximumThreads].join("\n");
+  const key = [isa, directory, environment["CC"], environment["PATH"], options.maximumThreads, options.bundle].join("\n");
   const before = loaded.get(key);
   if (before) return before;
 
   const log = options.log ?? ((line: string) => void process.stderr.write(`tempograph: ${line}\n`));
   const counters = { compiled: 0, cacheHits: 0, cacheRebuilds: 0, runCalls: 0, submitCalls: 0, waits: 0 };
-  const builder = new Builder(ArtifactCache.open(directory, log), environment, counters, log);
+  const builder = new Builder(() => ArtifactCache.open(directory, log), environment, counters, log, bundle);
   let runtime: RuntimeFunctions | undefined;
-  builder.obtainSync({
+  const runtimeUnit: BuildUnit = {
     name: "runtime",
     text: readFileSync(runtimeSource, "utf8"),
     flags: compilerFlags(host.isa),
     libraries: ["-lm", "-pthread", ...linkFlags, ...(process.platform === "linux" ? ["-ldl"] : [])],
     machine: `${host.isa} ${host.features}`,
     load: (path) => (runtime = openRuntime(path)),
-  });
+  };
+  builder.obtainSync(runtimeUnit);
   if (!runtime) throw new NativeError("library-failed", `The runtime built from ${runtimeSource} was not opened.`);
   const threads = Math.min(options.maximumThreads ?? usableCores(), poolLimit);
-  const library = new KoffiLibrary(isa, host.features, threads, runtime, builder, counters);
+  const library = new KoffiLibrary(isa, host.features, threads, runtime, builder, runtimeUnit, counters);
   loaded.set(key, library);
   return library;
 }
@@ -127,6 +132,7 @@ class KoffiLibrary implements NativeLibrary {
     readonly maximumThreads: number,
     private readonly runtime: RuntimeFunctions,
     private readonly builder: Builder,
+    private readonly runtimeUnit: BuildUnit,
     readonly counters: { compiled: number; cacheHits: number; cacheRebuilds: number; runCalls: number; submitCalls: number; waits: number },
   ) {
     this.submissions = new Submissions(runtime, () => (counters.waits += 1));
@@ -172,6 +178,11 @@ class KoffiLibrary implements NativeLibrary {
       if (!this.symbols.has(sourceKey(unit))) this.builder.obtainSync(unit);
     }
     return this.addressesOf(sources);
+  }
+
+  builtLibraries(sources: readonly KernelSource[]): readonly BuiltLibrary[] {
+    const units = new Map([this.runtimeUnit, ...sources.map((source) => this.unitOf(source))].map((unit) => [sourceKey(unit), unit]));
+    return [...units.values()].map((unit) => this.builder.built(unit));
   }
 
   sourcePath(source: KernelSource): string | undefined {
