@@ -17,6 +17,8 @@ import { wrapperEntry, wrapperPast } from "./wrapper.js";
 const maximumSequences = 4096;
 /** Memory of intermediate values per decode call. */
 const activationBytes = 2 ** 28;
+/** Values beyond it could leave the range of float32 on the way to a forecast, even within a cap of 10,000 scales. */
+const largestValue = 1e33;
 /** Context in samples that the published models were trained with; longer ones run. */
 const trainedContext = 4096;
 
@@ -135,7 +137,7 @@ export class Toto2Model implements ForecastModel {
         },
       });
       chunk.forEach(({ index, series }, place) => {
-        answers[index] = this.#answer(series, quantiles.slice(place * targets, (place + 1) * targets), request, decoding);
+        answers[index] = this.#answer(series, quantiles.slice(place * targets, (place + 1) * targets), request);
       });
     }
     return answers;
@@ -171,16 +173,11 @@ export class Toto2Model implements ForecastModel {
   }
 
   /** Mean of the quantiles, the quantiles, and paths when asked for. Covariates get their known future. */
-  #answer(
-    series: ModelSeries,
-    decoded: readonly Float32Array[],
-    { horizon, samples, seed }: ModelRequest,
-    { capScales }: CheckedDecoding,
-  ): ModelSeriesAnswer {
+  #answer(series: ModelSeries, decoded: readonly Float32Array[], { horizon, samples, seed }: ModelRequest): ModelSeriesAnswer {
     const levels = quantileLevels.length;
     const { stream, knownFuture = [] } = series;
     const values = [
-      ...decoded.map((answer) => cropped(answer, levels, horizon, capScales > 0)),
+      ...decoded.map((answer) => cropped(answer, levels, horizon)),
       ...knownFuture.map((future) => repeated(future, levels, horizon)),
     ];
     const mean = values.map((row) =>
@@ -252,6 +249,9 @@ function checkShapes({ values, mask, groups, knownFuture = [] }: ModelSeries, le
   if (values.length === 0 || length === 0) wrong("empty-series", "a series has no values", "at least one variate with one value");
   values.forEach((row, v) => {
     if (row.length !== length) wrong("ragged-variates", `variate ${v} has ${row.length} values`, `${length} like the first variate`);
+    const at = row.findIndex((value) => Number.isFinite(value) && Math.abs(value) > largestValue);
+    if (at >= 0)
+      wrong("value-too-large", `value ${at} of variate ${v} is ${row[at]}`, `at most ${largestValue} in size: scale the series down`);
   });
   if (mask && mask.length !== values.length) wrong("bad-mask", `the mask has ${mask.length} rows`, `${values.length}, one per variate`);
   mask?.forEach((row, v) => {
@@ -274,14 +274,12 @@ function joined(before: Float32Array, after: Float32Array): Float32Array {
   return result;
 }
 
-const largest = 3.4028234663852886e38;
-
-/** [levels * horizon] of [levels * future]. Under a cap, what is beyond the range of float32 becomes the largest number in it. */
-function cropped(answer: Float32Array, levels: number, horizon: number, finite: boolean): Float32Array {
+/** [levels * horizon] of [levels * future]. */
+function cropped(answer: Float32Array, levels: number, horizon: number): Float32Array {
   const future = answer.length / levels;
   const result = new Float32Array(levels * horizon);
   for (let level = 0; level < levels; level++) result.set(answer.subarray(level * future, level * future + horizon), level * horizon);
-  return finite ? result.map((value) => (value > largest ? largest : value < -largest ? -largest : value)) : result;
+  return result;
 }
 
 function repeated(row: Float32Array, levels: number, horizon: number): Float32Array {
