@@ -8,6 +8,7 @@ import type { AnalyzeCommandOptions } from "./analyze.js";
 import type { CliContext } from "./context.js";
 import type { EvaluateFlags } from "./evaluate.js";
 import type { ForecastFlags } from "./forecast.js";
+import type { CacheFlags } from "./cache.js";
 import type { CompileFlags } from "./compile.js";
 import type { InspectFlags } from "./inspect.js";
 import type { ModelsFlags } from "./models.js";
@@ -27,6 +28,19 @@ export function addCommands(program: Command, context: CliContext, finish: Finis
   goldenCommand(add("golden"), context, finish);
   inspectCommand(add("inspect"), context, finish);
   compileCommand(add("compile"), context, finish);
+  cacheCommand(add("cache"), context, finish);
+  completionCommand(add("completion"), program, context, finish);
+}
+
+function completionCommand(command: Command, program: Command, context: CliContext, finish: Finish): void {
+  command
+    .description("print a completion script for bash, zsh or fish")
+    .argument("<shell>", "bash, zsh or fish")
+    .action(async (shell: string) => {
+      const { completionScript } = await import("./completion.js");
+      context.writeOut(completionScript(shell, program));
+      finish(0);
+    });
 }
 
 function forecastCommand(command: Command, context: CliContext, finish: Finish): void {
@@ -203,6 +217,28 @@ function compileCommand(command: Command, context: CliContext, finish: Finish): 
     .action(async (model: string, flags: CompileFlags) => {
       const { runCompile } = await import("./compile.js");
       finish(await runCompile(model, flags, context));
+    });
+}
+
+function cacheCommand(cache: Command, context: CliContext, finish: Finish): void {
+  cache.description("list or remove compiled kernels");
+  const add = (name: string): Command =>
+    cache.command(name).copyInheritedSettings(cache).helpOption("--help", "print help").allowExcessArguments(false);
+  add("list")
+    .description("kernels in the artifact cache, last used first")
+    .option("--all", "every kernel, not only the first 20")
+    .option("--json", "as JSON")
+    .action(async (flags: CacheFlags) => {
+      const { runCacheList } = await import("./cache.js");
+      finish(runCacheList(flags, context));
+    });
+  add("clear")
+    .description("remove compiled kernels; they are built again when needed")
+    .option("--keep <size>", "remove only what was not used for longest, until this much is left, such as 500MB")
+    .option("--quiet", "no note on standard error")
+    .action(async (flags: CacheFlags) => {
+      const { runCacheClear } = await import("./cache.js");
+      finish(runCacheClear(flags, context));
     });
 }
 
