@@ -43,7 +43,9 @@ test("settings reach the loader and the model", async () => {
     { environment: { TEMPOGRAPH_SEED: "4", TEMPOGRAPH_SAMPLES: "7" } },
   );
   expect(run.error).toBe("");
-  expect(run.loads).toMatchObject([{ reference: "bundled:x", options: { device: "reference", mode: "eager", threads: 1, kvCache: "none" } }]);
+  expect(run.loads).toMatchObject([
+    { reference: "bundled:x", options: { device: "reference", mode: "eager", threads: 1, kvCache: "none" } },
+  ]);
   expect(run.models[0]?.requests[0]).toMatchObject({ horizon: 2, samples: 3, seed: 9 });
   expect(run.models[0]?.requests[0]?.series.map((series) => series.values.map((row) => row.length))).toEqual([[10]]);
 });
