@@ -30,5 +30,7 @@ export { loadToto2Weights, quantileLevels } from "./models/toto2/weights.js";
 export { wrapperEntry, wrapperPast } from "./models/toto2/wrapper.js";
 export { backfillStatistics, finishQuantiles } from "./tensor/index.js";
 export { causalScaler, compile, linear, Tensor, tokenProbabilities } from "./tensor/index.js";
+export { cacheDirectory } from "./runtime/native/artifact-cache.js";
+export { cacheEntries, clearCache, parseSize, pruneCache } from "./runtime/native/cache-maintenance.js";
 export { onProgram, type ProgramListener } from "./trace/ahead.js";
 export { modes, openDevice, size, State, type Mode } from "./trace/entry.js";

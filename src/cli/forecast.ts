@@ -20,7 +20,9 @@ import { settingFlags } from "./setting-flags.js";
 export const FORMATS = ["table", "json", "csv", "chart", "parquet"] as const;
 
 /** Flags as commander hands them over: text, or true; names in camelCase. */
-export interface ForecastFlags extends Partial<Record<Exclude<SettingName, "cacheDir" | "logs" | "dump" | "check" | "debug">, string>> {
+export interface ForecastFlags extends Partial<
+  Record<Exclude<SettingName, "cacheDir" | "cacheSize" | "logs" | "dump" | "check" | "debug">, string>
+> {
   time?: string;
   target?: string;
   id?: string;

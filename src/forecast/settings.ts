@@ -21,6 +21,7 @@ export interface SettingValues {
   quantiles: readonly number[];
   seed: number;
   cacheDir: string | undefined;
+  cacheSize: string | undefined;
   logs: string | undefined;
   dump: string | undefined;
   check: string | undefined;
@@ -144,6 +145,14 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Name> } = {
     meaning: "folder of compiled kernels",
     defaultValue: undefined,
     defaultText: "the user's cache folder",
+    parse: (text) => text,
+  },
+  cacheSize: {
+    name: "cacheSize",
+    environment: "TEMPOGRAPH_CACHE_SIZE",
+    meaning: "size of the folder of compiled kernels beyond which the least recently used go, such as 500MB",
+    defaultValue: undefined,
+    defaultText: "2GB",
     parse: (text) => text,
   },
   logs: {

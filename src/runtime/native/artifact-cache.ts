@@ -21,6 +21,7 @@ import {
 } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
+import { markUsed, parseSize, pruneQuietly } from "./cache-maintenance.js";
 import type { Environment } from "./compiler.js";
 import { NativeError } from "./errors.js";
 
@@ -59,18 +60,28 @@ function systemReason(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** Bytes the folder may take before its least recently used entries go. */
+const defaultBound = 2e9;
+const addsBetweenPrunes = 256;
+
+/** `$TEMPOGRAPH_CACHE_SIZE` in bytes, else 2 GB. */
+export const cacheBound = (environment: Environment): number => parseSize(environment["TEMPOGRAPH_CACHE_SIZE"] ?? "") ?? defaultBound;
+
 export class ArtifactCache {
+  private added = 0;
+
   private constructor(
     readonly directory: string,
     private readonly onRebuild: (line: string) => void,
+    private readonly bound: number,
   ) {}
 
   /**
    * Opens the folder, creating it for the user alone (0700). Throws `cache-unwritable` when it cannot be created and `cache-unsafe` when
    * it belongs to somebody else or others may write to it: a shared library in it is code that this process runs.
-   * `onRebuild` hears one line per damaged entry.
+   * `onRebuild` hears one line per damaged entry, and when entries go because the folder is larger than `bound` bytes.
    */
-  static open(directory: string, onRebuild: (line: string) => void): ArtifactCache {
+  static open(directory: string, onRebuild: (line: string) => void, bound = defaultBound): ArtifactCache {
     try {
       mkdirSync(directory, { recursive: true, mode: 0o700 });
     } catch (error) {
@@ -91,7 +102,7 @@ export class ArtifactCache {
         `The artifact cache ${directory} has mode ${mode}: others may write to it, and it holds code that this process runs. Run "chmod go-w ${directory}", or set TEMPOGRAPH_CACHE_DIR to a folder of your own.`,
       );
     }
-    const cache = new ArtifactCache(directory, onRebuild);
+    const cache = new ArtifactCache(directory, onRebuild, bound);
     cache.removeStaleFiles();
     return cache;
   }
@@ -104,7 +115,10 @@ export class ArtifactCache {
       if (!file.startsWith(prefix) || !file.endsWith(".so")) continue;
       const path = join(this.directory, file);
       const problem = this.problemOf(path, file);
-      if (problem === undefined) return { path, damaged };
+      if (problem === undefined) {
+        markUsed(path);
+        return { path, damaged };
+      }
       damaged = true;
       this.onRebuild(`artifact cache: ${path} ${problem}; it is removed and built again`);
       this.discard(path);
@@ -164,9 +178,24 @@ export class ArtifactCache {
         closeSync(file);
       }
       renameSync(temporary, path);
+      this.keepWithinBound();
       return path;
     } catch (error) {
       throw unwritable(this.directory, "cannot be written", error);
+    }
+  }
+
+  /** Looks at the folder's size with the first artifact it adds and then now and again; never fails the build. */
+  private keepWithinBound(): void {
+    if (this.added++ % addsBetweenPrunes !== 0) return;
+    try {
+      const { entries, bytes } = pruneQuietly(this.directory, this.bound);
+      if (entries > 0)
+        this.onRebuild(
+          `artifact cache: removed ${entries} kernels (${bytes} bytes) that were not used for longest; its bound is ${this.bound} bytes`,
+        );
+    } catch {
+      // Another process may be pruning at the same time.
     }
   }
 

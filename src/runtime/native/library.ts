@@ -4,7 +4,7 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { ArtifactCache, cacheDirectory } from "./artifact-cache.js";
+import { ArtifactCache, cacheBound, cacheDirectory } from "./artifact-cache.js";
 import { Bundle, type BuiltLibrary } from "./bundle.js";
 import { Builder, sourceKey, type BuildUnit } from "./builder.js";
 import type { Environment } from "./compiler.js";
@@ -59,7 +59,7 @@ export function loadNativeLibrary(options: NativeLibraryOptions = {}): NativeLib
 
   const log = options.log ?? ((line: string) => void process.stderr.write(`tempograph: ${line}\n`));
   const counters = { compiled: 0, cacheHits: 0, cacheRebuilds: 0, runCalls: 0, submitCalls: 0, waits: 0 };
-  const builder = new Builder(() => ArtifactCache.open(directory, log), environment, counters, log, bundle);
+  const builder = new Builder(() => ArtifactCache.open(directory, log, cacheBound(environment)), environment, counters, log, bundle);
   let runtime: RuntimeFunctions | undefined;
   const runtimeUnit: BuildUnit = {
     name: "runtime",
