@@ -26,7 +26,7 @@ import { Specializations, type Call, type Replayable, type Service, type Special
 import { currentStance, TraceError } from "./stance.js";
 import { State } from "./state.js";
 import { currentTracer, Tracer, withTracer, type Segment } from "./tracer.js";
-import { concreteContent, StaticValue, Value, type Traced } from "./value.js";
+import { concreteContent, StaticValue, type Value, type Traced } from "./value.js";
 
 export interface CompileOptions {
   readonly device: Device;
