@@ -249,8 +249,10 @@ function checkShapes({ values, mask, groups, knownFuture = [] }: ModelSeries, le
   if (values.length === 0 || length === 0) wrong("empty-series", "a series has no values", "at least one variate with one value");
   values.forEach((row, v) => {
     if (row.length !== length) wrong("ragged-variates", `variate ${v} has ${row.length} values`, `${length} like the first variate`);
-    const at = row.findIndex((value) => Number.isFinite(value) && Math.abs(value) > largestValue);
-    if (at >= 0)
+    let at = 0;
+    // NaN and the infinities are missing values.
+    while (at < length && !(Math.abs(row[at] as number) > largestValue && Number.isFinite(row[at]))) at++;
+    if (at < length)
       wrong("value-too-large", `value ${at} of variate ${v} is ${row[at]}`, `at most ${largestValue} in size: scale the series down`);
   });
   if (mask && mask.length !== values.length) wrong("bad-mask", `the mask has ${mask.length} rows`, `${values.length}, one per variate`);

@@ -31,8 +31,11 @@ export interface EntryOptions {
 export function wrapperEntry({ target, known, mask, groups }: SeriesRows, { past, patch, futurePatches, imputation }: EntryOptions): Entry {
   const length = (target[0] as Float32Array).length;
   const future = futurePatches * patch;
-  const seen = (row: Float32Array, given?: Uint8Array): Uint8Array =>
-    Uint8Array.from(row, (value, t) => (Number.isFinite(value) && given?.[t] !== 0 ? 1 : 0));
+  const seen = (row: Float32Array, given?: Uint8Array): Uint8Array => {
+    const result = new Uint8Array(row.length);
+    for (let t = 0; t < row.length; t++) result[t] = Number.isFinite(row[t]) && given?.[t] !== 0 ? 1 : 0;
+    return result;
+  };
   const window = <T extends Float32Array | Uint8Array>(row: T, make: (size: number) => T): T => {
     const result = make(past);
     const kept = row.subarray(Math.max(0, length - past), length);
