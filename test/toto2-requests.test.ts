@@ -5,6 +5,7 @@ import type { ModelRequest } from "../src/models/model.js";
 import { checkDecoding } from "../src/models/toto2/decoding.js";
 import { impute } from "../src/models/toto2/imputation.js";
 import { parseToto2Config } from "../src/models/toto2/config.js";
+import { RoundLayout, SampleStore } from "../src/models/toto2/layout.js";
 import { wrapperPast } from "../src/models/toto2/wrapper.js";
 import { firstDifference, makeSeries } from "./toto1-harness.js";
 import { everyNumber, loadToto2, predictOnce, quantilesOf, requestOf } from "./toto2-harness.js";
@@ -156,6 +157,36 @@ describe("options change what they should", () => {
     for (const value of [NaN, Infinity, -Infinity])
       expect(firstDifference(await answer({}, { values: [withGap(value)], stream: 0 }), base)).toBeUndefined();
   });
+});
+
+test("without missing values the first round sees wholly unobserved patches, and later rounds do not", () => {
+  const entry = {
+    values: [new Float32Array(24).fill(1)],
+    mask: [Uint8Array.from({ length: 24 }, (_, t) => (t < 8 ? 0 : 1))],
+    patches: 3,
+    groups: Int32Array.of(0),
+    future: [],
+    futureMask: [],
+  };
+  const options = {
+    patch: 8,
+    variates: 1,
+    covariates: 0,
+    futurePatches: 2,
+    hasMissingValues: false,
+    corrections: { stableCentre: false, placedGroups: false },
+    firstBlock: 1,
+    reach: 10,
+    everyToken: false,
+  };
+  const groupsOf = (round: { done: number; again: number }, hasMissingValues: boolean): number[] => {
+    const given = { ...options, hasMissingValues };
+    const layout = new RoundLayout(new SampleStore([entry], given), given, { block: 1, ...round });
+    return Array.from(layout.keyGroups().data().slice(0, 4));
+  };
+  expect(groupsOf({ done: 0, again: 0 }, false)).toEqual([1, 1, 1, 1]);
+  expect(groupsOf({ done: 0, again: 0 }, true)).toEqual([0, 1, 1, 1]);
+  expect(groupsOf({ done: 1, again: 1 }, false)).toEqual([0, 1, 1, 1]);
 });
 
 describe("sample paths", () => {
