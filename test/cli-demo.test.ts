@@ -5,7 +5,7 @@ import { runCli } from "./cli-harness.js";
 test("untrained weights: table, chart, device, timings, compile report, and no word of skill but the warning", async () => {
   const run = await runCli(["demo"], { model: { trained: false } });
   expect(run).toMatchObject({ code: 0, error: "" });
-  expect(run.loads[0]?.reference).toBe("bundled:toto1-formula");
+  expect(run.loads[0]?.reference).toBe("bundled:toto2-nano");
   expect(run.out).toContain("untrained weights: this shows the engine, not skill");
   expect(run.out.replace("untrained weights: this shows the engine, not skill", "")).not.toMatch(/skill/i);
   expect(run.out).toMatch(/time +mean +0\.1 +0\.5 +0\.9/);

@@ -60,7 +60,7 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Name> } = {
     environment: "TEMPOGRAPH_MODEL",
     flag: "--model",
     meaning: "bundled:NAME, a folder, or a hub id",
-    defaultValue: "bundled:toto1-formula",
+    defaultValue: "bundled:toto2-nano",
     parse: (text) => text,
   },
   device: {

@@ -33,6 +33,7 @@ export interface LoadSettings {
 /** Bundled models by name; formula weights show the engine, not skill. */
 const bundled: Readonly<Record<string, (settings: LoadSettings) => Checkpoint>> = {
   "toto1-formula": () => formulaCheckpoint("toto1-formula", { seed: 1 }),
+  "toto1-nano": ({ openFolder }) => openFolder(packageModel("toto1-nano")),
   "toto2-nano": ({ openFolder }) => openFolder(packageModel("toto2-nano")),
   "kronos-formula": () => formulaCheckpoint("kronos-tiny", { seed: 1 }),
   "kronos-tokenizer-formula": () => formulaCheckpoint("kronos-tokenizer-tiny", { seed: 1 }),
