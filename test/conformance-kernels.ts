@@ -34,6 +34,13 @@ function linears(): ConformanceCase[] {
     one("linear over the end of a block of rows", counted([255, 256, 265]), contractionBound(8), (c) =>
       c.output(c.add("linear", [c.f32([rows, 8], noise(1))], {}, [c.weight(5, 8, noise(2))])),
     ),
+    one("linear so deep that it is cut along k", counted([1, 8, 17, 40, 270]), contractionBound(1600), (c) => {
+      const y = c.add("linear", [c.f32([rows, 1600], noise(1)), c.table([50], noise(3))], {}, [c.weight(50, 1600, noise(2, 0.02))]);
+      c.output(c.add("maximum", [y, c.f32([rows, 50], noise(5))]));
+    }),
+    one("linear so deep and wide that panels are taken in turns", counted([3, 20]), contractionBound(1537), (c) =>
+      c.output(c.add("linear", [c.f32([rows, 1537], noise(1))], {}, [c.weight(400, 1537, noise(2, 0.02))])),
+    ),
     one("linear of a vector", [{}], contractionBound(20), (c) =>
       c.output(c.add("linear", [c.f32([20], noise(1))], {}, [c.weight(30, 20, noise(2))])),
     ),

@@ -22,7 +22,6 @@ const prologueBytes = 1 << 20;
 
 export const panelsOf = (width: number): number => Math.ceil(width / panelColumns);
 
-/** Most rows per block, a multiple of 8; fewer when a prologue writes deep rows to scratch. */
 /** Depth from which a contraction is cut along k, so that a block's part of x stays in the second-level cache while all panels pass. */
 const deep = 1536;
 const deepChunk = 512;
@@ -31,12 +30,15 @@ const packedStride = deepChunk + 16;
 /** Panels whose sums are kept while k advances. */
 const panelsTogether = 8;
 
+/** Most rows per block, a multiple of 8; fewer when a prologue writes deep rows to scratch. */
 const largestBlock = (depth: number, copied: boolean): number =>
   copied ? Math.max(8, Math.min(blockRows, Math.floor(prologueBytes / (depth * 4) / 8) * 8)) : blockRows;
 
-/** The accumulator tile: `rows` x 48 outputs in registers, one fma chain each. */
-export function tileFunctions(isa: TargetIsa, carried: boolean): string {
-  const { rows, vectors } = isaTable[isa].tile;
+/** The accumulator tile: `rows` x 48 outputs in registers, one fma chain each; `carried` adds the form that continues chains. One text per form. */
+export function tileFunctions(isa: TargetIsa, carried: boolean): string[] {
+  const { rows, vectors, lanes } = isaTable[isa].tile;
+  const type = `f32x${lanes}`;
+  const suffix = lanes === 16 ? "f32" : type;
   const cases = Array.from(
     { length: rows },
     (_, index) => `    case ${index + 1}: accumulate(a, stride, b, depth, out, ${index + 1}, 1, CARRY); break;`,
@@ -51,39 +53,40 @@ ${cases.replaceAll("CARRY", String(carry))}
 }
 static __attribute__((noinline, unused)) void ${name}_full(const float *a, int64_t stride, const float *b, int64_t depth, float *out) { accumulate(a, stride, b, depth, out, ${rows}, 0, ${carry}); }
 `;
-  return `/*
+  const accumulate = `/*
  * out[m][0..47] = sum over k of a[m][k] * b[k][0..47], or with carry that chain continued from out. Prefetching runs ahead across panel ends: it only pays while b
  * comes from memory.
  */
 INLINE void accumulate(const float *a, int64_t stride, const float *b, int64_t depth, float *out, const int rows, const int prefetch, const int carry) {
-  for (int column = 0; column < ${panelColumns}; column += ${16 * vectors}) {
-    f32x16 sum[${rows}][${vectors}];
+  for (int column = 0; column < ${panelColumns}; column += ${lanes * vectors}) {
+    ${type} sum[${rows}][${vectors}];
 #pragma GCC unroll ${rows}
     for (int m = 0; m < rows; m++)
 #pragma GCC unroll ${vectors}
-      for (int v = 0; v < ${vectors}; v++) sum[m][v] = carry ? load_f32(out + m * ${panelColumns} + column + 16 * v) : splat_f32(0);
+      for (int v = 0; v < ${vectors}; v++) sum[m][v] = carry ? load_${suffix}(out + m * ${panelColumns} + column + ${lanes} * v) : splat_${suffix}(0);
     for (int64_t k = 0; k < depth; k++) {
       const float *const line = b + k * ${panelColumns} + column;
-      f32x16 w[${vectors}];
+      ${type} w[${vectors}];
 #pragma GCC unroll ${vectors}
       for (int v = 0; v < ${vectors}; v++) {
-        w[v] = load_f32(line + 16 * v);
-        if (prefetch) __builtin_prefetch((const char *)(line + 16 * v) + 8192, 0, 3);
+        w[v] = load_${suffix}(line + ${lanes} * v);
+        if (prefetch) __builtin_prefetch((const char *)(line + ${lanes} * v) + 8192, 0, 3);
       }
 #pragma GCC unroll ${rows}
       for (int m = 0; m < rows; m++) {
-        const f32x16 x = splat_f32(a[m * stride + k]);
+        const ${type} x = splat_${suffix}(a[m * stride + k]);
 #pragma GCC unroll ${vectors}
-        for (int v = 0; v < ${vectors}; v++) sum[m][v] = fma_f32(x, w[v], sum[m][v]);
+        for (int v = 0; v < ${vectors}; v++) sum[m][v] = fma_${suffix}(x, w[v], sum[m][v]);
       }
     }
 #pragma GCC unroll ${rows}
     for (int m = 0; m < rows; m++)
 #pragma GCC unroll ${vectors}
-      for (int v = 0; v < ${vectors}; v++) store_f32(out + m * ${panelColumns} + column + 16 * v, sum[m][v]);
+      for (int v = 0; v < ${vectors}; v++) store_${suffix}(out + m * ${panelColumns} + column + ${lanes} * v, sum[m][v]);
   }
 }
-${tile("tile", 0)}${carried ? tile("tile_on", 1) : ""}`;
+`;
+  return [accumulate, tile("tile", 0), ...(carried ? [tile("tile_on", 1)] : [])];
 }
 
 interface XAddress {

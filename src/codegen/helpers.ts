@@ -11,8 +11,8 @@ export type TargetIsa = "avx512" | "avx2" | "neon" | "plain";
 interface IsaRecord {
   /** Body of `fma_f32(a, b, c)`: a * b + c rounded once, lane by lane. */
   readonly fma: string;
-  /** Rows and 16-lane vectors of the accumulator tile that fits the register file. */
-  readonly tile: { readonly rows: number; readonly vectors: number };
+  /** Rows and vectors of the accumulator tile that fits the register file; `lanes` of its vectors, 16 where the registers are as wide. */
+  readonly tile: { readonly rows: number; readonly vectors: number; readonly lanes: 8 | 16 };
 }
 
 const fmaByLane = "  f32x16 r;\n  for (int l = 0; l < 16; l++) r[l] = __builtin_fmaf(a[l], b[l], c[l]);\n  return r;";
@@ -22,20 +22,19 @@ const viaClang = (gcc: string): string =>
 export const isaTable: Record<TargetIsa, IsaRecord> = {
   avx512: {
     fma: viaClang("  return (f32x16)__builtin_ia32_vfmaddps512_mask(a, b, c, (unsigned short)-1, 4);"),
-    tile: { rows: 8, vectors: 3 },
+    tile: { rows: 8, vectors: 3, lanes: 16 },
   },
   avx2: {
-    fma: viaClang(`  typedef float f32x8 __attribute__((vector_size(32)));
-  f32x8 x[2], y[2], z[2];
+    fma: viaClang(`  f32x8 x[2], y[2], z[2];
   memcpy(x, &a, 64), memcpy(y, &b, 64), memcpy(z, &c, 64);
   z[0] = (f32x8)__builtin_ia32_vfmaddps256(x[0], y[0], z[0]);
   z[1] = (f32x8)__builtin_ia32_vfmaddps256(x[1], y[1], z[1]);
   memcpy(&c, z, 64);
   return c;`),
-    tile: { rows: 6, vectors: 1 },
+    tile: { rows: 6, vectors: 2, lanes: 8 },
   },
-  neon: { fma: viaClang(fmaByLane), tile: { rows: 4, vectors: 1 } },
-  plain: { fma: fmaByLane, tile: { rows: 2, vectors: 1 } },
+  neon: { fma: viaClang(fmaByLane), tile: { rows: 4, vectors: 1, lanes: 16 } },
+  plain: { fma: fmaByLane, tile: { rows: 2, vectors: 1, lanes: 16 } },
 };
 
 export interface Helper {
@@ -126,6 +125,14 @@ function functionHelpers(): Helper[] {
   });
 }
 
+/** Half-width vectors, for accumulators that must stay in registers: compilers keep f32x16 in memory where no register holds it. */
+const halves = [
+  "INLINE f32x8 splat_f32x8(float x) { return (f32x8){x, x, x, x, x, x, x, x}; }",
+  "INLINE f32x8 load_f32x8(const float *p) { f32x8 v; memcpy(&v, p, 32); return v; }",
+  "INLINE void store_f32x8(float *p, f32x8 v) { memcpy(p, &v, 32); }",
+  `INLINE f32x8 fma_f32x8(f32x8 a, f32x8 b, f32x8 c) {\n${viaClang("  return (f32x8)__builtin_ia32_vfmaddps256(a, b, c);")}\n}`,
+].map(helper);
+
 const cached = new Map<TargetIsa, readonly Helper[]>();
 
 /** All helpers of an instruction set. */
@@ -133,7 +140,7 @@ export function helpersOf(isa: TargetIsa): readonly Helper[] {
   let list = cached.get(isa);
   if (!list) {
     const fma = { name: "fma_f32", text: `INLINE f32x16 fma_f32(f32x16 a, f32x16 b, f32x16 c) {\n${isaTable[isa].fma}\n}` };
-    list = [...common, fma, ...functionHelpers()];
+    list = [...common, fma, ...(isaTable[isa].tile.lanes === 8 ? halves : []), ...functionHelpers()];
     cached.set(isa, list);
   }
   return list;

@@ -11,6 +11,8 @@ typedef float f32x16u __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t i32x16u __attribute__((vector_size(64), aligned(4), may_alias));
 `;
 
+const halfVector = "typedef float f32x8 __attribute__((vector_size(32)));\n";
+
 const words = (text: string): string[] => text.match(/[A-Za-z_]\w*/g) ?? [];
 
 /** The opening text for a file that goes on with `body`. Equal bodies give equal text. */
@@ -22,5 +24,5 @@ export function prelude(isa: TargetIsa, body: string): string {
     kept.unshift(text);
     for (const word of words(text)) used.add(word);
   }
-  return `${types}${kept.join("\n")}\n`;
+  return `${types}${used.has("f32x8") ? halfVector : ""}${kept.join("\n")}\n`;
 }

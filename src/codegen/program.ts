@@ -58,7 +58,7 @@ function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa): Rendered 
     case "contraction": {
       const emitter = new ContractionEmitter(writer, kernel, isa);
       emitter.emit();
-      return { functions: [tileFunctions(isa, emitter.carried)], units: emitter.units, grain: 1, ...contractionCost(kernel) };
+      return { functions: tileFunctions(isa, emitter.carried), units: emitter.units, grain: 1, ...contractionCost(kernel) };
     }
     case "attention": {
       const emitter = new (attentionEmitter(kernel.node))(writer, kernel.node, isa);

@@ -1,0 +1,183 @@
+/** Structure: how many kernels, launches and foreign calls a layer takes, what is computed for rows nobody reads, and what a contraction's inner loop is made of. */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { isaTable } from "../src/codegen/helpers.js";
+import { evaluateDim, sizeVar } from "../src/ir/dim.js";
+import type { CompiledGraph } from "../src/runtime/device.js";
+import { findCompiler } from "../src/runtime/native/compiler.js";
+import { compilerFlags } from "../src/runtime/native/cpu.js";
+import { compile, rmsNorm, Tensor } from "../src/tensor/index.js";
+import { openDevice, size } from "../src/trace/entry.js";
+import { CaseBuilder, compileTogether, integers, nativeTargets, noise } from "./graph-harness.js";
+import { decoderLayer, layerArguments } from "./structure-layer.js";
+
+const device = openDevice("native").device;
+const folder = mkdtempSync(join(tmpdir(), "tempograph-structure-"));
+const dumped = process.env["TEMPOGRAPH_DUMP"];
+beforeAll(() => void (process.env["TEMPOGRAPH_DUMP"] = folder));
+afterAll(() => {
+  if (dumped === undefined) delete process.env["TEMPOGRAPH_DUMP"];
+  else process.env["TEMPOGRAPH_DUMP"] = dumped;
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const dump = (name: string, file: string): string => readFileSync(join(folder, name, file), "utf8");
+
+describe("a decoder layer", () => {
+  const dynamic = { tokens: [1, 512] as const };
+
+  it("is six kernels, one foreign call when captured, one per launch otherwise", () => {
+    const calls = { eager: 18, default: 6, "reduce-overhead": 1 };
+    const bits = new Set<string>();
+    for (const mode of ["eager", "default", "reduce-overhead"] as const) {
+      const layer = decoderLayer(device, "layer");
+      const step = compile(layer, { device, mode, dynamic, name: `layer_${mode}` });
+      bits.add(Buffer.from(step(...layerArguments(9)).data().buffer).toString("hex"));
+      const report = step.report();
+      expect(report.specializations).toHaveLength(1);
+      expect(report.specializations[0]).toMatchObject(mode === "eager" ? { launches: 18 } : { kernels: 6, launches: 6 });
+      expect(report).toMatchObject({ foreignCalls: calls[mode], capturedCalls: mode === "reduce-overhead" ? 1 : 0, graphBreaks: 0 });
+      step.dispose();
+      for (const state of layer.states) state.dispose();
+    }
+    expect(bits.size).toBe(1);
+    expect(
+      dump("layer_default-default", "30-kernels.txt")
+        .split("\n")
+        .map((line) => line.split(" ").slice(2, 4).join(" ")),
+    ).toEqual([
+      "contraction rmsNorm_linear_96x96_96_96:",
+      "rows rope_appendKeys_appendValues_rope_4x24:",
+      "attention attention_4x24:",
+      "contraction linear_add_96x96:",
+      "contraction rmsNorm_linear_silu_mul_96x320:",
+      "contraction linear_add_160x96:",
+      "",
+    ]);
+  });
+
+  it("twice is twelve launches of the same six kernels, in an arena smaller than all its values", () => {
+    const layers = [decoderLayer(device, "first"), decoderLayer(device, "second")] as const;
+    const step = compile(
+      (...args: Parameters<(typeof layers)[0]>) => layers[1](layers[0](...args), ...(args.slice(1) as [Tensor, Tensor, Tensor])),
+      {
+        device,
+        mode: "reduce-overhead",
+        dynamic,
+        name: "layers",
+      },
+    );
+    step(...layerArguments(300));
+    const [one] = step.report().specializations;
+    expect(one).toMatchObject({ kernels: 6, launches: 12, foreignCalls: 1 });
+    const values = [...dump("layers-reduce-overhead", "50-plan.txt").matchAll(/b\d+ (\d+)\*tokens bytes/g)].reduce(
+      (sum, [, bytes]) => sum + Number(bytes) * 300,
+      0,
+    );
+    expect(one?.arenaBytes).toBeLessThan(0.7 * values);
+    step(...layerArguments(17));
+    step(...layerArguments(400));
+    expect(step.report()).toMatchObject({ compiles: 1, recompiles: 0, foreignCalls: 3 });
+  });
+});
+
+describe("graphs", () => {
+  it("print as text that can be compared", () => {
+    const step = compile(
+      (x: Tensor, by: number | Tensor) =>
+        rmsNorm(x.mul(by as Tensor), undefined, 1e-6)
+          .add(x.mul(by as Tensor))
+          .sum(),
+      { device, dynamic: { rows: [1, 8] }, name: "small" },
+    );
+    step(Tensor.from(new Float32Array(6).fill(1), [size("rows", 2), 3]), 2);
+    expect(dump("small-default", "10-trace.txt")).toMatchInlineSnapshot(`
+      "graph small
+        %0 = input() name="arguments[0]" -> f32[rows, 3]  # arguments[0]
+        %1 = input() name="arguments[1]" -> f32[]  # arguments[1]
+        %2 = mul(%0, %1) -> f32[rows, 3]
+        %3 = rmsNorm(%2) epsilon=0.000001 -> f32[rows, 3]
+        %4 = add(%3, %2) -> f32[rows, 3]
+        %5 = sum(%4) -> f32[rows, 1]
+        return out0=%5
+      "
+    `);
+  });
+
+  it("compute only the rows that are selected", () => {
+    const [rows, picked] = [sizeVar("rows", 0, 4096), sizeVar("picked", 0, 4096)];
+    const c = new CaseBuilder("pruned");
+    const x = c.f32([rows, 32], noise(1));
+    const y = c.add("linear", [c.add("rmsNorm", [x], { epsilon: 1e-6 })], {}, [c.weight(40, 32, noise(2))]);
+    const z = c.add("linear", [c.add("silu", [y])], {}, [c.weight(8, 40, noise(3))]);
+    c.output(c.add("gatherRows", [z, c.i32([picked], integers(4, 0, 99))]));
+    const { graph } = c.finish([]);
+    const compiled = compileTogether("pruned", device, [{ ...c.finish([]), graph }], ["eager", "default"]);
+    const flops = (mode: "eager" | "default"): number =>
+      ((compiled.get(mode) as CompiledGraph[])[0] as CompiledGraph).program.launches.reduce(
+        (sum, launch) => sum + evaluateDim(launch.flops, { rows: 1000, picked: 10 }),
+        0,
+      );
+    const perRow = 2 * (32 * 40 + 40 * 8);
+    expect([flops("eager"), flops("default")]).toEqual([1000 * perRow, 10 * perRow]);
+  });
+});
+
+/** Instructions of the loops of one function, innermost loops only: each from the target of a backward jump to the jump. */
+function loopsOf(disassembly: string, name: string): string[][] {
+  const body = new RegExp(`<${name}[.\\w]*>:\\n([^]*?)\\n\\n`).exec(`${disassembly}\n\n`)?.[1] ?? "";
+  const lines = body.split("\n").flatMap((line) => {
+    const match = /^\s*([0-9a-f]+):\s+(.*)$/.exec(line);
+    return match ? [{ address: parseInt(match[1] as string, 16), text: match[2] as string }] : [];
+  });
+  const loops = lines.flatMap(({ address, text }, end) => {
+    const target = parseInt(/^j\w+\s+([0-9a-f]+)/.exec(text)?.[1] ?? "", 16);
+    const start = lines.findIndex((line) => line.address === target);
+    return target < address && start >= 0 ? [{ start, end }] : [];
+  });
+  const innermost = loops.filter((loop) => !loops.some((other) => other !== loop && other.start >= loop.start && other.end <= loop.end));
+  return innermost.map(({ start, end }) => lines.slice(start, end + 1).map(({ text }) => text));
+}
+
+describe("the contraction's inner loop", () => {
+  const objdump = spawnSync("objdump", ["--version"]).status === 0;
+  const compiler = findCompiler(process.env);
+  for (const { target, device: native, reason } of nativeTargets().filter(({ target: isa }) => isa === "avx512" || isa === "avx2")) {
+    const why = !objdump ? "no objdump here" : !compiler ? "no C compiler here" : reason;
+    it.skipIf(!objdump || !compiler || !native)(
+      `${target}: one fma per vector of the tile, nothing kept on the stack${why ? ` (skipped: ${why})` : ""}`,
+      () => {
+        const rows = sizeVar("rows", 0, 64);
+        const c = new CaseBuilder("tile");
+        c.output(c.add("linear", [c.f32([rows, 64], noise(1))], {}, [c.weight(48, 64, noise(2))]));
+        const [compiled] = compileTogether("tile", native as NonNullable<typeof native>, [c.finish([])], ["default"]).get(
+          "default",
+        ) as CompiledGraph[];
+        const [source] = (compiled as CompiledGraph).program.sources;
+        writeFileSync(join(folder, "tile.c"), source?.text ?? "");
+        const { path, leadingArguments } = compiler as NonNullable<typeof compiler>;
+        const built = spawnSync(
+          path,
+          [...leadingArguments, ...compilerFlags(target), "-o", join(folder, `${target}.so`), join(folder, "tile.c")],
+          { encoding: "utf8" },
+        );
+        expect(built.status, built.stderr).toBe(0);
+        const disassembly = spawnSync("objdump", ["-d", "--no-show-raw-insn", join(folder, `${target}.so`)], {
+          encoding: "utf8",
+          maxBuffer: 1 << 28,
+        }).stdout;
+        const loops = loopsOf(disassembly, "tile_full").filter((loop) => loop.some((text) => text.startsWith("vfmadd")));
+        expect(loops).toHaveLength(1);
+        const [loop] = loops as [string[]];
+        const { tile } = isaTable[target];
+        const perStep = tile.rows * tile.vectors;
+        expect(loop.filter((text) => text.startsWith("vfmadd")).length % perStep).toBe(0);
+        expect(loop.filter((text) => /^v(mul|add)ps/.test(text))).toEqual([]);
+        expect(loop.filter((text) => /\(%rsp|\(%rbp/.test(text) && /^vmov\w+\s+%[xyz]mm/.test(text))).toEqual([]);
+      },
+    );
+  }
+});
