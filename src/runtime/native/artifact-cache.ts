@@ -20,7 +20,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { homedir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { markUsed, parseSize, pruneQuietly } from "./cache-maintenance.js";
 import type { Environment } from "./compiler.js";
 import { NativeError } from "./errors.js";
@@ -67,6 +67,19 @@ const addsBetweenPrunes = 256;
 /** `$TEMPOGRAPH_CACHE_SIZE` in bytes, else 2 GB. */
 export const cacheBound = (environment: Environment): number => parseSize(environment["TEMPOGRAPH_CACHE_SIZE"] ?? "") ?? defaultBound;
 
+/** Creates a folder and those above it, one by one: the recursive form of mkdir never ends where the system answers "no such file" below an existing folder. */
+function makeFolders(directory: string): void {
+  if (existsSync(directory) && statSync(directory).isDirectory()) return;
+  const parent = dirname(directory);
+  if (parent !== directory) makeFolders(parent);
+  try {
+    mkdirSync(directory, { mode: 0o700 });
+  } catch (error) {
+    // Another process may have been faster; a file of that name is no folder.
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST" || !statSync(directory).isDirectory()) throw error;
+  }
+}
+
 export class ArtifactCache {
   private added = 0;
 
@@ -83,7 +96,7 @@ export class ArtifactCache {
    */
   static open(directory: string, onRebuild: (line: string) => void, bound = defaultBound): ArtifactCache {
     try {
-      mkdirSync(directory, { recursive: true, mode: 0o700 });
+      makeFolders(directory);
     } catch (error) {
       throw unwritable(directory, "cannot be created", error);
     }
