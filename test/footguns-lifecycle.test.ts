@@ -67,6 +67,28 @@ describe("memory", () => {
     expect(state.read()[0]).toBe(3);
   });
 
+  it("overlapping runs of two functions on one state do not mix, in any mode", async () => {
+    for (const mode of modes) {
+      const state = mutable(native, "mixed", 64, 512);
+      const rows = Tensor.from(
+        Int32Array.from({ length: 64 }, (_, row) => row),
+        [64],
+      );
+      const change = (by: number): ReturnType<typeof compile<[Tensor], void>> =>
+        compile((at: Tensor) => writeRows(state, readState(state).mul(by).add(1), at), { device: native, mode, name: `by${by}` });
+      const [twice, thrice] = [change(2), change(3)];
+      await twice.run([rows]);
+      await thrice.prepare(rows);
+      const runs = [thrice.run([rows]), twice.run([rows]), thrice.run([rows])];
+      await Promise.resolve();
+      expect(() => twice(rows)).toThrow(/under way off the event loop|would use the state "mixed" while a run/);
+      await Promise.all(runs);
+      expect(new Set(state.read())).toEqual(new Set([((1 * 3 + 1) * 2 + 1) * 3 + 1]));
+      twice(rows);
+      expect(state.read()[5]).toBe(57);
+    }
+  });
+
   it("states passed as arguments are those of the call, whatever was traced", () => {
     const [a, b] = [mutable(native, "carry", 1, 1), mutable(native, "carry", 1, 1)];
     a.write(floats(1));

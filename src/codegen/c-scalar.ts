@@ -36,13 +36,19 @@ const named =
   (node, operands) =>
     whole(`${name(node)}(${list(operands)})`);
 
+/** Integers wrap, which C only promises for unsigned ones: helpers say so. */
+const arithmetic =
+  (symbol: string, integer: string): Render =>
+  (node, operands) =>
+    node.type === "i32" ? whole(`${integer}(${list(operands)})`) : infix(symbol)(node, operands);
+
 const renderers: Record<Exclude<Scalar["op"], "argument">, Render> = {
   constant: (node) => whole(`splat_${node.type}(${literal(node.type, node.value as number)})`),
-  add: infix("+"),
-  sub: infix("-"),
-  mul: infix("*"),
-  div: (node, operands) => (node.type === "i32" ? whole(`divide_i32(${list(operands)})`) : infix("/")(node, operands)),
-  neg: (_, [a]) => part(`-${bracketed(a)}`),
+  add: arithmetic("+", "add_i32"),
+  sub: arithmetic("-", "sub_i32"),
+  mul: arithmetic("*", "mul_i32"),
+  div: arithmetic("/", "divide_i32"),
+  neg: (node, [a]) => (node.type === "i32" ? whole(`sub_i32(splat_i32(0), ${a?.text})`) : part(`-${bracketed(a)}`)),
   abs: named((node) => `abs_${node.type}`),
   fma: named((node) => `fma_${node.type}`),
   sqrt: named((node) => `sqrt_${node.type}`),

@@ -51,8 +51,11 @@ const common = [
   "INLINE i32x16 lane_index(void) { return (i32x16){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }",
   "INLINE f32x16 select_f32(i32x16 mask, f32x16 a, f32x16 b) { return (f32x16)((mask & (i32x16)a) | (~mask & (i32x16)b)); }",
   "INLINE i32x16 select_i32(i32x16 mask, i32x16 a, i32x16 b) { return (mask & a) | (~mask & b); }",
+  "INLINE i32x16 add_i32(i32x16 a, i32x16 b) { return (i32x16)((u32x16)a + (u32x16)b); }",
+  "INLINE i32x16 sub_i32(i32x16 a, i32x16 b) { return (i32x16)((u32x16)a - (u32x16)b); }",
+  "INLINE i32x16 mul_i32(i32x16 a, i32x16 b) { return (i32x16)((u32x16)a * (u32x16)b); }",
   "INLINE f32x16 abs_f32(f32x16 a) { return (f32x16)((i32x16)a & splat_i32(0x7fffffff)); }",
-  "INLINE i32x16 abs_i32(i32x16 a) { return select_i32(a < splat_i32(0), -a, a); }",
+  "INLINE i32x16 abs_i32(i32x16 a) { return select_i32(a < splat_i32(0), sub_i32(splat_i32(0), a), a); }",
   `/* a / b towards zero; 0 where b is 0, and wrapping where the quotient is beyond the int32 range. */
 INLINE i32x16 divide_i32(i32x16 a, i32x16 b) {
   i32x16 r;

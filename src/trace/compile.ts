@@ -21,6 +21,7 @@ import {
 import { emitEvent } from "./events.js";
 import { lowerGraph, type Mode } from "./lower.js";
 import { CompileCounters, sumOf, type CompileReport, type SpecializationReport } from "./report.js";
+import { inOrder, refuseWhileRunning } from "./run-order.js";
 import { collectOutputs, restoreOutputs, type Structure } from "./outputs.js";
 import { Specializations, type Call, type Replayable, type Service, type Specialization } from "./specialization.js";
 import { currentStance, TraceError } from "./stance.js";
@@ -96,6 +97,7 @@ export class CompiledCore {
         `${this.name} was called while a run of it is under way off the event loop; a blocking call cannot wait for that. Await the run first.`,
       );
     }
+    refuseWhileRunning(this.name, this.#statesOfCall(call, specialization.replayable));
     return this.#answer(specialization, executable.runSync(this.#request(call, specialization)), call);
   }
 
@@ -108,7 +110,10 @@ export class CompiledCore {
     const { executable } = specialization.replayable;
     this.#running.set(executable, (this.#running.get(executable) ?? 0) + 1);
     try {
-      return this.#answer(specialization, await executable.run(this.#request(call, specialization)), call);
+      const results = await inOrder(this.#statesOfCall(call, specialization.replayable), () =>
+        executable.run(this.#request(call, specialization)),
+      );
+      return this.#answer(specialization, results, call);
     } finally {
       const left = (this.#running.get(executable) ?? 1) - 1;
       if (left > 0) this.#running.set(executable, left);
@@ -384,9 +389,10 @@ export class CompiledCore {
       executable = this.options.device.loadSync(this.#lower(segment, mode));
       this.#segments.set(text, executable);
     }
+    refuseWhileRunning(this.name, [...segment.states.values()]);
     return executable.runSync({
       inputs: this.#inputs(call, segment),
-      states: statesOf(segment),
+      states: buffersOf(segment.states.values()),
       sizes: sizesOf(call, segment),
       replay: replayOf(mode),
       ...(call.signal ? { signal: call.signal } : {}),
@@ -403,7 +409,7 @@ export class CompiledCore {
     if (replay === "one-call") this.counters.capturedCalls++;
     return {
       inputs: this.#inputs(call, replayable.segment),
-      states: this.#statesOfCall(call, replayable),
+      states: buffersOf(this.#statesOfCall(call, replayable)),
       sizes: sizesOf(call, replayable.segment),
       replay,
       ...(call.signal ? { signal: call.signal } : {}),
@@ -411,10 +417,11 @@ export class CompiledCore {
   }
 
   /** States passed as arguments replace the traced ones of the same name; captured states stay. */
-  #statesOfCall(call: Call, { segment, passedStates }: Replayable): Map<string, State["buffer"]> {
-    const states = statesOf(segment);
-    for (const { value } of call.leaves) if (value instanceof State && passedStates.has(value.name)) states.set(value.name, value.buffer);
-    return states;
+  #statesOfCall(call: Call, { segment, passedStates }: Replayable): State[] {
+    if (passedStates.size === 0) return [...segment.states.values()];
+    const states = new Map(segment.states);
+    for (const { value } of call.leaves) if (value instanceof State && passedStates.has(value.name)) states.set(value.name, value);
+    return [...states.values()];
   }
 
   #answer(specialization: Specialization, results: RunResult, call: Call): unknown {
@@ -467,5 +474,5 @@ function sizesOf(call: Call, { graph, states }: Segment): SizeBindings {
 const passedStates = (call: Call, segment: Segment): ReadonlySet<string> =>
   new Set(call.leaves.flatMap(({ value }) => (value instanceof State && segment.states.get(value.name) === value ? [value.name] : [])));
 
-const statesOf = (segment: Segment): Map<string, State["buffer"]> =>
-  new Map([...segment.states].map(([name, state]) => [name, state.buffer]));
+const buffersOf = (states: Iterable<State>): Map<string, State["buffer"]> =>
+  new Map([...states].map((state) => [state.name, state.buffer]));
