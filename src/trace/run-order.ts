@@ -3,7 +3,7 @@
  * takes its place when it is ready); a blocking call, which cannot wait, is refused
  * while one is under way. Must not know what runs.
  */
-import { State } from "./state.js";
+import { type State } from "./state.js";
 
 /** Runs `body` once every earlier run on any of the states has ended. */
 export function inOrder<T>(states: readonly State[], body: () => Promise<T>): Promise<T> {
