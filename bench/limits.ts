@@ -1,5 +1,6 @@
 /** The machine's limits, measured by kernels of the package's own runtime: f32 fused multiply-add peak and stream read bandwidth. */
 import { prelude } from "../src/codegen/prelude.js";
+import { isaTable, type TargetIsa } from "../src/codegen/helpers.js";
 import { loadNativeLibrary } from "../src/runtime/native/library.js";
 import { stepLayout, type NativeLibrary } from "../src/runtime/native/contract.js";
 
@@ -11,42 +12,58 @@ export interface Limits {
 const streamBytes = 256 << 20;
 const rounds = 200_000;
 
-const kernels = `void fma_peak(char *const *p, const int64_t *n, int64_t begin, int64_t end, char *scratch) {
+/** Accumulators of the peak kernel: enough to hide the latency of a fused multiply-add, few enough that all stay in registers. */
+const accumulators: Record<TargetIsa, number> = { avx512: 24, avx2: 12, neon: 24, plain: 4 };
+
+const peakKernel = (isa: TargetIsa): string => {
+  const { lanes } = isaTable[isa].tile;
+  const [type, suffix, count] = [`f32x${lanes}`, lanes === 16 ? "f32" : `f32x${lanes}`, accumulators[isa]];
+  return `void fma_peak(char *const *p, const int64_t *n, int64_t begin, int64_t end, char *scratch) {
   (void)n; (void)scratch;
   for (int64_t unit = begin; unit < end; unit++) {
-    f32x16 a[24];
-#pragma GCC unroll 24
-    for (int j = 0; j < 24; j++) a[j] = splat_f32((float)j);
-    const f32x16 x = splat_f32(0.999f), y = splat_f32(0.001f);
+    ${type} a[${count}];
+#pragma GCC unroll ${count}
+    for (int j = 0; j < ${count}; j++) a[j] = splat_${suffix}((float)j);
+    const ${type} x = splat_${suffix}(0.999f), y = splat_${suffix}(0.001f);
     for (int i = 0; i < ${rounds}; i++) {
-#pragma GCC unroll 24
-      for (int j = 0; j < 24; j++) a[j] = fma_f32(a[j], x, y);
+#pragma GCC unroll ${count}
+      for (int j = 0; j < ${count}; j++) a[j] = fma_${suffix}(a[j], x, y);
     }
-    f32x16 sum = splat_f32(0);
-#pragma GCC unroll 24
-    for (int j = 0; j < 24; j++) sum += a[j];
-    ((float *)p[0])[16 * unit] = sum_lanes(sum);
-  }
-}
-void stream_read(char *const *p, const int64_t *n, int64_t begin, int64_t end, char *scratch) {
-  (void)scratch;
-  for (int64_t unit = begin; unit < end; unit++) {
-    const float *const data = (const float *)p[1] + unit * n[0];
-    f32x16 a[8];
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j++) a[j] = splat_f32(0);
-    for (int64_t i = 0; i < n[0]; i += 128) {
-#pragma GCC unroll 8
-      for (int j = 0; j < 8; j++) { a[j] += load_f32(data + i + 16 * j); __builtin_prefetch((const char *)(data + i + 16 * j) + 8192, 0, 3); }
-    }
-#pragma GCC unroll 8
-    for (int j = 1; j < 8; j++) a[0] += a[j];
-    ((float *)p[0])[16 * unit] = sum_lanes(a[0]);
+    ${type} sum = splat_${suffix}(0);
+#pragma GCC unroll ${count}
+    for (int j = 0; j < ${count}; j++) sum += a[j];
+    store_${suffix}((float *)p[0] + 16 * unit, sum);
   }
 }
 `;
+};
 
-const source = (library: NativeLibrary): string => prelude(library.isa, kernels) + kernels;
+const streamKernel = (isa: TargetIsa): string => {
+  const { lanes } = isaTable[isa].tile;
+  const [type, suffix] = [`f32x${lanes}`, lanes === 16 ? "f32" : `f32x${lanes}`];
+  return `void stream_read(char *const *p, const int64_t *n, int64_t begin, int64_t end, char *scratch) {
+  (void)scratch;
+  for (int64_t unit = begin; unit < end; unit++) {
+    const float *const data = (const float *)p[1] + unit * n[0];
+    ${type} a[8];
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; j++) a[j] = splat_${suffix}(0);
+    for (int64_t i = 0; i < n[0]; i += ${8 * lanes}) {
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; j++) { a[j] += load_${suffix}(data + i + ${lanes} * j); __builtin_prefetch((const char *)(data + i + ${lanes} * j) + 8192, 0, 3); }
+    }
+#pragma GCC unroll 8
+    for (int j = 1; j < 8; j++) a[0] += a[j];
+    store_${suffix}((float *)p[0] + 16 * unit, a[0]);
+  }
+}
+`;
+};
+
+const source = ({ isa }: NativeLibrary): string => {
+  const kernels = peakKernel(isa) + streamKernel(isa);
+  return prelude(isa, kernels) + kernels;
+};
 
 export class LimitMeter {
   readonly #library: NativeLibrary;
@@ -80,7 +97,10 @@ export class LimitMeter {
       }
       return best / 1000;
     };
-    const fma = (24 * 32 * rounds * threads) / seconds("fma_peak", threads, 0) / 1e9;
+    const fma =
+      (accumulators[this.#library.isa] * isaTable[this.#library.isa].tile.lanes * 2 * rounds * threads) /
+      seconds("fma_peak", threads, 0) /
+      1e9;
     const units = threads * 8;
     const perUnit = Math.floor(streamBytes / 4 / units / 128) * 128;
     return { fmaGflops: fma, streamGBs: (perUnit * units * 4) / seconds("stream_read", units, perUnit) / 1e9 };
