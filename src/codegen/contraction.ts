@@ -6,83 +6,93 @@ import { resolveAccess } from "../ir/access.js";
 import { multiplyDims, productOf, type Dim } from "../ir/dim.js";
 import type { Node } from "../ir/graph.js";
 import type { ContractionKernel, ContractionSegment, Units } from "../ir/kernel.js";
+import type { ContractionSchedule } from "../ir/schedule.js";
 import { add, type Scalar } from "../ir/scalar.js";
 import { groupAxes, plainPointer } from "./address.js";
 import { isaTable, type TargetIsa } from "./helpers.js";
 import { RowEmitter } from "./rows.js";
+import { fitsTarget, usualContractionSchedule } from "./schedule.js";
 import { iterationOf, StepPlanner, type Step } from "./steps.js";
 import type { KernelWriter } from "./writer.js";
 
 /** Columns of a weight panel: a constant of the device, because packing depends on it. */
 export const panelColumns = 48;
-/** Rows of one block: so many that a panel's cost of being loaded vanishes, so few that their part of x stays in the second-level cache. */
-const blockRows = 256;
-/** Most bytes of scratch for a block of x that a prologue computes. */
-const prologueBytes = 1 << 20;
 
 export const panelsOf = (width: number): number => Math.ceil(width / panelColumns);
 
-/** Depth from which a contraction is cut along k, so that a block's part of x stays in the second-level cache while all panels pass. */
-const deep = 1536;
-const deepChunk = 512;
 /** Distance of rows of a copied chunk: rows a multiple of 4 KB apart would all fall into the same few sets of the caches. */
-const packedStride = deepChunk + 16;
-/** Panels whose sums are kept while k advances. */
-const panelsTogether = 8;
+const packedStride = (chunkDepth: number): number => chunkDepth + 16;
 
-/** Most rows per block, a multiple of 8; fewer when a prologue writes deep rows to scratch. */
-const largestBlock = (depth: number, copied: boolean): number =>
-  copied ? Math.max(8, Math.min(blockRows, Math.floor(prologueBytes / (depth * 4) / 8) * 8)) : blockRows;
+interface Tile {
+  readonly rows: number;
+  readonly columns: number;
+  readonly prefetchBytes: number;
+}
 
-/** The accumulator tile: `rows` x 48 outputs in registers, one fma chain each; `carried` adds the form that continues chains. One text per form. */
-export function tileFunctions(isa: TargetIsa, carried: boolean): string[] {
-  const { rows, vectors, lanes } = isaTable[isa].tile;
+const tileOf = ({ tileRows, tileColumns, prefetchBytes }: ContractionSchedule): Tile => ({
+  rows: tileRows,
+  columns: tileColumns,
+  prefetchBytes,
+});
+
+/** Ending of the functions' names, so that the kernels of a file may have different tiles. */
+function tileSuffix({ rows, columns, prefetchBytes }: Tile, isa: TargetIsa): string {
+  const usual = tileOf(usualContractionSchedule(1, false, isa));
+  const size = rows === usual.rows && columns === usual.columns ? "" : `_${rows}x${columns}`;
+  return size + (prefetchBytes === usual.prefetchBytes ? "" : `_ahead${prefetchBytes}`);
+}
+
+/** The accumulator tile: `rows` x `columns` outputs in registers, one fma chain each; `carried` adds the form that continues chains. One text per form. */
+function tileFunctions(isa: TargetIsa, { rows, columns, prefetchBytes }: Tile, suffix: string, carried: boolean): string[] {
+  const { lanes } = isaTable[isa].tile;
+  const vectors = columns / lanes;
   const type = `f32x${lanes}`;
-  const suffix = lanes === 16 ? "f32" : type;
+  const form = lanes === 16 ? "f32" : type;
   const cases = Array.from(
     { length: rows },
-    (_, index) => `    case ${index + 1}: accumulate(a, stride, b, depth, out, ${index + 1}, 1, CARRY); break;`,
+    (_, index) => `    case ${index + 1}: accumulate${suffix}(a, stride, b, depth, out, ${index + 1}, 1, CARRY); break;`,
   ).join("\n");
   const tile = (
     name: string,
     carry: number,
-  ): string => `static __attribute__((noinline, unused)) void ${name}(int64_t rows, const float *a, int64_t stride, const float *b, int64_t depth, float *out) {
+  ): string => `static __attribute__((noinline, unused)) void ${name}${suffix}(int64_t rows, const float *a, int64_t stride, const float *b, int64_t depth, float *out) {
   switch (rows) {
 ${cases.replaceAll("CARRY", String(carry))}
   }
 }
-static __attribute__((noinline, unused)) void ${name}_full(const float *a, int64_t stride, const float *b, int64_t depth, float *out) { accumulate(a, stride, b, depth, out, ${rows}, 0, ${carry}); }
+static __attribute__((noinline, unused)) void ${name}_full${suffix}(const float *a, int64_t stride, const float *b, int64_t depth, float *out) { accumulate${suffix}(a, stride, b, depth, out, ${rows}, 0, ${carry}); }
 `;
+  const ahead =
+    prefetchBytes > 0 ? `        if (prefetch) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n` : "";
   const accumulate = `/*
  * out[m][0..47] = sum over k of a[m][k] * b[k][0..47], or with carry that chain continued from out. Prefetching runs ahead across panel ends: it only pays while b
  * comes from memory.
  */
-INLINE void accumulate(const float *a, int64_t stride, const float *b, int64_t depth, float *out, const int rows, const int prefetch, const int carry) {
-  for (int column = 0; column < ${panelColumns}; column += ${lanes * vectors}) {
+INLINE void accumulate${suffix}(const float *a, int64_t stride, const float *b, int64_t depth, float *out, const int rows, const int prefetch, const int carry) {
+  for (int column = 0; column < ${panelColumns}; column += ${columns}) {
     ${type} sum[${rows}][${vectors}];
 #pragma GCC unroll ${rows}
     for (int m = 0; m < rows; m++)
 #pragma GCC unroll ${vectors}
-      for (int v = 0; v < ${vectors}; v++) sum[m][v] = carry ? load_${suffix}(out + m * ${panelColumns} + column + ${lanes} * v) : splat_${suffix}(0);
+      for (int v = 0; v < ${vectors}; v++) sum[m][v] = carry ? load_${form}(out + m * ${panelColumns} + column + ${lanes} * v) : splat_${form}(0);
     for (int64_t k = 0; k < depth; k++) {
       const float *const line = b + k * ${panelColumns} + column;
       ${type} w[${vectors}];
 #pragma GCC unroll ${vectors}
       for (int v = 0; v < ${vectors}; v++) {
-        w[v] = load_${suffix}(line + ${lanes} * v);
-        if (prefetch) __builtin_prefetch((const char *)(line + ${lanes} * v) + 8192, 0, 3);
-      }
+        w[v] = load_${form}(line + ${lanes} * v);
+${ahead}      }
 #pragma GCC unroll ${rows}
       for (int m = 0; m < rows; m++) {
-        const ${type} x = splat_${suffix}(a[m * stride + k]);
+        const ${type} x = splat_${form}(a[m * stride + k]);
 #pragma GCC unroll ${vectors}
-        for (int v = 0; v < ${vectors}; v++) sum[m][v] = fma_${suffix}(x, w[v], sum[m][v]);
+        for (int v = 0; v < ${vectors}; v++) sum[m][v] = fma_${form}(x, w[v], sum[m][v]);
       }
     }
 #pragma GCC unroll ${rows}
     for (int m = 0; m < rows; m++)
 #pragma GCC unroll ${vectors}
-      for (int v = 0; v < ${vectors}; v++) store_${suffix}(out + m * ${panelColumns} + column + ${lanes} * v, sum[m][v]);
+      for (int v = 0; v < ${vectors}; v++) store_${form}(out + m * ${panelColumns} + column + ${lanes} * v, sum[m][v]);
   }
 }
 `;
@@ -97,34 +107,42 @@ interface XAddress {
 export class ContractionEmitter {
   readonly #depth: number;
   readonly #rows: Dim;
-  readonly #block: number;
   /** x is computed or gathered into scratch, block by block. */
   readonly #copied: boolean;
   readonly #panels: number;
-  readonly #tileRows: number;
+  readonly #suffix: string;
+  /** The schedule the kernel is rendered with. */
+  readonly schedule: ContractionSchedule;
 
   constructor(
     private readonly writer: KernelWriter,
     private readonly kernel: ContractionKernel,
-    isa: TargetIsa,
+    private readonly isa: TargetIsa,
+    schedule?: ContractionSchedule,
   ) {
     this.#depth = kernel.depth;
     this.#rows = productOf(kernel.x.shape.slice(0, -1));
     this.#copied = kernel.prologue.length > 0 || !this.#readInPlace();
-    this.#block = largestBlock(kernel.depth, this.#copied);
+    this.schedule = schedule ?? usualContractionSchedule(kernel.depth, this.#copied, isa);
+    if (!fitsTarget(this.schedule, isa))
+      throw new Error(`a tile of ${this.schedule.tileColumns} columns does not fit the vectors of ${isa}`);
     this.#panels = kernel.segments.reduce((sum, segment) => sum + panelsOf(segment.width), 0);
-    this.#tileRows = isaTable[isa].tile.rows;
+    this.#suffix = tileSuffix(tileOf(this.schedule), isa);
   }
 
   get units(): Units {
-    return { dim: this.#rows, divide: this.#block, times: this.#panels };
+    return { dim: this.#rows, divide: this.schedule.blockRows, times: this.#panels };
   }
 
-  /** One deep matrix read in place: cut along k. */
-  get carried(): boolean {
+  get functions(): string[] {
+    return tileFunctions(this.isa, tileOf(this.schedule), this.#suffix, this.#carried);
+  }
+
+  /** One matrix read in place may be cut along k. */
+  get #carried(): boolean {
     const [segment] = this.kernel.segments;
     return (
-      this.#depth >= deep &&
+      this.schedule.chunkDepth > 0 &&
       !this.#copied &&
       this.kernel.segments.length === 1 &&
       segment?.contractions.length === 1 &&
@@ -134,21 +152,27 @@ export class ContractionEmitter {
 
   emit(): void {
     const { writer, kernel } = this;
+    const { blockRows, inner, tileRows } = this.schedule;
     const rows = writer.number(this.#rows);
-    const area = this.#copied ? writer.scratch(this.#block * this.#depth) : undefined;
+    const area = this.#copied ? writer.scratch(blockRows * this.#depth) : undefined;
     const packed = kernel.segments.some((segment) => segment.contractions.some((node) => node.op === "matmul"))
       ? writer.scratch(this.#depth * panelColumns)
       : undefined;
     // Blocks of equal height, so that threads which get different blocks get equal work.
-    writer.line(`const int64_t blocks = (${rows} + ${this.#block - 1}) / ${this.#block};`);
-    writer.line(`const int64_t tall = blocks > 0 ? ((${rows} + blocks - 1) / blocks + 7) / 8 * 8 : 8;`);
-    if (this.carried) {
+    const whole = [tileRows, 8].find((height) => blockRows % height === 0) ?? 1;
+    writer.line(`const int64_t blocks = (${rows} + ${blockRows - 1}) / ${blockRows};`);
+    writer.line(`const int64_t tall = blocks > 0 ? ((${rows} + blocks - 1) / blocks + ${whole - 1}) / ${whole} * ${whole} : ${whole};`);
+    if (this.#carried) {
       this.#emitDeep(kernel.segments[0] as ContractionSegment);
       return;
     }
     if (area) writer.line("int64_t prepared = -1;");
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
-      writer.line(`const int64_t block = unit / ${this.#panels}, panel = unit % ${this.#panels}, first = block * tall;`);
+      const place =
+        inner === "panels"
+          ? `block = unit / ${this.#panels}, panel = unit % ${this.#panels}`
+          : "block = unit % blocks, panel = unit / blocks";
+      writer.line(`const int64_t ${place}, first = block * tall;`);
       writer.line(`const int64_t count = ${rows} - first < tall ? ${rows} - first : tall;`);
       if (area) {
         writer.block("if (block != prepared)", () => {
@@ -216,44 +240,45 @@ export class ContractionEmitter {
   /** Chunks of k outside, panels inside: the sums of a few panels are stored and taken up again, which leaves every chain as it is. */
   #emitDeep(segment: ContractionSegment): void {
     const { writer } = this;
+    const { blockRows, chunkDepth, panelsTogether, tileRows } = this.schedule;
+    const rowStride = packedStride(chunkDepth);
+    const tile = (name: string, lead: string): string => `${name}${this.#suffix}(${lead}a, stride, w, part, sums);`;
     const rows = writer.number(this.#rows);
     const [node] = segment.contractions as readonly [Node];
     const weight = writer.pointer(node.states[0]?.state as object, "f32", "weight");
-    const area = writer.scratch(panelsTogether * this.#block * panelColumns);
-    const packed = writer.scratch(this.#block * packedStride);
+    const area = writer.scratch(panelsTogether * blockRows * panelColumns);
+    const packed = writer.scratch(blockRows * rowStride);
     writer.block("for (int64_t unit = begin; unit < end;)", () => {
       writer.line(`const int64_t block = unit / ${this.#panels}, first = block * tall;`);
       writer.line(
-        `const int64_t count = ${rows} - first < tall ? ${rows} - first : tall, chunk = count > 16 ? ${deepChunk} : ${this.#depth};`,
+        `const int64_t count = ${rows} - first < tall ? ${rows} - first : tall, chunk = count > 16 ? ${chunkDepth} : ${this.#depth};`,
       );
       writer.line(`int64_t stop = (block + 1) * ${this.#panels} < end ? (block + 1) * ${this.#panels} : end;`);
       writer.line(`stop = unit + ${panelsTogether} < stop ? unit + ${panelsTogether} : stop;`);
       const x = this.#address();
       writer.block(`for (int64_t k = 0; k < ${this.#depth}; k += chunk)`, () => {
         writer.line(
-          `const int64_t part = ${this.#depth} - k < chunk ? ${this.#depth} - k : chunk, stride = count > 16 ? ${packedStride} : ${x.stride};`,
+          `const int64_t part = ${this.#depth} - k < chunk ? ${this.#depth} - k : chunk, stride = count > 16 ? ${rowStride} : ${x.stride};`,
         );
         writer.line(`const float *const x = count > 16 ? ${packed} : ${x.pointer} + k;`);
         writer.line(
-          `if (count > 16) for (int64_t m = 0; m < count; m++) memcpy(${packed} + m * ${packedStride}, ${x.pointer} + m * ${x.stride} + k, (size_t)part * 4);`,
+          `if (count > 16) for (int64_t m = 0; m < count; m++) memcpy(${packed} + m * ${rowStride}, ${x.pointer} + m * ${x.stride} + k, (size_t)part * 4);`,
         );
         writer.block("for (int64_t u = unit; u < stop; u++)", () => {
           writer.line(`const float *const w = ${weight} + (u % ${this.#panels}) * ${this.#depth * panelColumns} + k * ${panelColumns};`);
-          writer.block(`for (int64_t m = 0; m < count; m += ${this.#tileRows})`, () => {
-            writer.line(`const int64_t height = count - m < ${this.#tileRows} ? count - m : ${this.#tileRows};`);
+          writer.block(`for (int64_t m = 0; m < count; m += ${tileRows})`, () => {
+            writer.line(`const int64_t height = count - m < ${tileRows} ? count - m : ${tileRows};`);
             writer.line(`const float *const a = x + m * stride;`);
-            writer.line(`float *const sums = ${area} + ((u - unit) * ${this.#block} + m) * ${panelColumns};`);
-            writer.line(
-              `if (m > 0 && height == ${this.#tileRows}) { if (k == 0) tile_full(a, stride, w, part, sums); else tile_on_full(a, stride, w, part, sums); }`,
-            );
-            writer.line(`else if (k == 0) tile(height, a, stride, w, part, sums);`);
-            writer.line(`else tile_on(height, a, stride, w, part, sums);`);
+            writer.line(`float *const sums = ${area} + ((u - unit) * ${blockRows} + m) * ${panelColumns};`);
+            writer.line(`if (m > 0 && height == ${tileRows}) { if (k == 0) ${tile("tile_full", "")} else ${tile("tile_on_full", "")} }`);
+            writer.line(`else if (k == 0) ${tile("tile", "height, ")}`);
+            writer.line(`else ${tile("tile_on", "height, ")}`);
           });
         });
       });
       writer.block("for (int64_t u = unit; u < stop; u++)", () => {
         writer.line(`const int64_t column0 = (u % ${this.#panels}) * ${panelColumns}, m = 0;`);
-        writer.line(`const float *const sums0 = ${area} + (u - unit) * ${this.#block * panelColumns};`);
+        writer.line(`const float *const sums0 = ${area} + (u - unit) * ${blockRows * panelColumns};`);
         writer.block("for (int64_t i = 0; i < count; i++)", () => this.#emitEpilogue(segment));
       });
       writer.line("unit = stop;");
@@ -262,20 +287,24 @@ export class ContractionEmitter {
 
   #emitSegment(segment: ContractionSegment, firstPanel: number, x: XAddress, packed: string | undefined): void {
     const { writer } = this;
+    const { tileRows } = this.schedule;
     const panel = firstPanel === 0 ? "panel" : `(panel - ${firstPanel})`;
     const panelBytes = this.#depth * panelColumns;
     const weights = segment.contractions.map((node) => this.#weight(node, panel, panelBytes, packed));
     writer.line(`const int64_t column0 = ${panel} * ${panelColumns};`);
     segment.contractions.forEach((_, index) =>
-      writer.line(`float sums${index}[${this.#tileRows} * ${panelColumns}] __attribute__((aligned(64)));`),
+      writer.line(`float sums${index}[${tileRows} * ${panelColumns}] __attribute__((aligned(64)));`),
     );
-    writer.block(`for (int64_t m = 0; m < count; m += ${this.#tileRows})`, () => {
-      writer.line(`const int64_t height = count - m < ${this.#tileRows} ? count - m : ${this.#tileRows};`);
+    writer.block(`for (int64_t m = 0; m < count; m += ${tileRows})`, () => {
+      writer.line(`const int64_t height = count - m < ${tileRows} ? count - m : ${tileRows};`);
       const call = (name: string, lead: string): string =>
         weights
-          .map((weight, index) => `${name}(${lead}${x.pointer} + m * ${x.stride}, ${x.stride}, ${weight}, ${this.#depth}, sums${index});`)
+          .map(
+            (weight, index) =>
+              `${name}${this.#suffix}(${lead}${x.pointer} + m * ${x.stride}, ${x.stride}, ${weight}, ${this.#depth}, sums${index});`,
+          )
           .join(" ");
-      writer.line(`if (m > 0 && height == ${this.#tileRows}) { ${call("tile_full", "")} }`);
+      writer.line(`if (m > 0 && height == ${tileRows}) { ${call("tile_full", "")} }`);
       writer.line(`else { ${call("tile", "height, ")} }`);
       writer.block("for (int64_t i = 0; i < height; i++)", () => this.#emitEpilogue(segment));
     });

@@ -4,14 +4,16 @@ import { dtypes } from "../ir/dtype.js";
 import type { Graph, Node, StateDeclaration } from "../ir/graph.js";
 import { resolveAccess } from "../ir/access.js";
 import type { BufferReference, Kernel, KernelLaunch, Program, ProgramBuffer, Units } from "../ir/kernel.js";
+import type { KernelSchedule } from "../ir/schedule.js";
 import { attentionForm } from "../ir/ops/attention.js";
 import { AttentionEmitter } from "./attention.js";
-import { ContractionEmitter, contractionCost, tileFunctions } from "./contraction.js";
+import { ContractionEmitter, contractionCost } from "./contraction.js";
 import type { TargetIsa } from "./helpers.js";
 import { emitRows, rowsCost } from "./row-kernel.js";
 import { MaskedAttentionEmitter } from "./masked-attention.js";
 import { PagedAttentionEmitter } from "./paged-attention.js";
 import { routines } from "./routines.js";
+import { usualRowSchedule } from "./schedule.js";
 import { sourceFile, textHash, type KernelText } from "./source.js";
 import { KernelWriter } from "./writer.js";
 
@@ -21,6 +23,8 @@ interface Rendered {
   readonly grain: number;
   readonly flops: Dim;
   readonly bytes: Dim;
+  /** Absent where there is nothing to choose. */
+  readonly schedule?: KernelSchedule;
 }
 
 /** Nodes a kernel computes, in order. */
@@ -49,16 +53,18 @@ function attentionEmitter(node: Node): typeof AttentionEmitter | typeof PagedAtt
   return attentionForm(node.attributes) === "paged" ? PagedAttentionEmitter : AttentionEmitter;
 }
 
-function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa): Rendered {
+function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa, asked: KernelSchedule | undefined): Rendered {
   switch (kernel.kind) {
     case "rows": {
       const units = emitRows(writer, kernel);
-      return { functions: [], units, grain: 1, ...rowsCost(kernel) };
+      const schedule = asked?.kind === "rows" ? asked : usualRowSchedule;
+      return { functions: [], units, grain: schedule.grain, ...rowsCost(kernel), schedule };
     }
     case "contraction": {
-      const emitter = new ContractionEmitter(writer, kernel, isa);
+      const emitter = new ContractionEmitter(writer, kernel, isa, asked?.kind === "contraction" ? asked : undefined);
       emitter.emit();
-      return { functions: tileFunctions(isa, emitter.carried), units: emitter.units, grain: 1, ...contractionCost(kernel) };
+      const { functions, units, schedule } = emitter;
+      return { functions, units, grain: schedule.grain, ...contractionCost(kernel), schedule };
     }
     case "attention": {
       const emitter = new (attentionEmitter(kernel.node))(writer, kernel.node, isa);
@@ -76,6 +82,8 @@ function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa): Rendered 
   }
 }
 
+const noSchedules: ReadonlyMap<Kernel, KernelSchedule> = new Map();
+
 class ProgramBuilder {
   readonly #buffers: { label: string; bytes: Dim; first: number; last: number }[] = [];
   readonly #bufferOf = new Map<Node, number>();
@@ -83,12 +91,16 @@ class ProgramBuilder {
   readonly #stored: ReadonlySet<Node>;
   readonly #launches: KernelLaunch[] = [];
 
+  readonly #graph: Graph;
+  readonly #schedules: ReadonlyMap<Kernel, KernelSchedule>;
+
   constructor(
-    private readonly graph: Graph,
-    kernels: readonly Kernel[],
+    { graph, kernels, schedules }: KernelGraph,
     private readonly isa: TargetIsa,
     texts?: Map<string, KernelText>,
   ) {
+    this.#graph = graph;
+    this.#schedules = schedules ?? noSchedules;
     this.#texts = texts ?? new Map();
     this.#stored = new Set(kernels.flatMap(kernelNodes));
     for (const kernel of kernels) this.#add(kernel);
@@ -99,7 +111,7 @@ class ProgramBuilder {
       (key) => this.#reference(key),
       (node) => this.#stored.has(node),
     );
-    const rendered = render(writer, kernel, this.isa);
+    const rendered = render(writer, kernel, this.isa, this.#schedules.get(kernel));
     const stem = kernelName(kernel);
     const title = kernelNodes(kernel)
       .map((node) => node.op)
@@ -114,7 +126,7 @@ class ProgramBuilder {
       buffer.first = Math.min(buffer.first, index);
       buffer.last = Math.max(buffer.last, index);
     }
-    const { units, grain, flops, bytes } = rendered;
+    const { units, grain, flops, bytes, schedule } = rendered;
     this.#launches.push({
       symbol,
       label: kernelLabel(kernel),
@@ -125,11 +137,12 @@ class ProgramBuilder {
       scratchBytes: writer.scratchBytes,
       flops,
       bytes,
+      ...(schedule ? { schedule } : {}),
     });
   }
 
   finish(): Program {
-    const { graph } = this;
+    const graph = this.#graph;
     const outputs = graph.outputs.map(({ name, node }) => {
       const access = resolveAccess(node);
       const source = this.#reference(
@@ -195,18 +208,20 @@ const kernelLabel = (kernel: Kernel): string => {
 export interface KernelGraph {
   readonly graph: Graph;
   readonly kernels: readonly Kernel[];
+  /** Schedules of kernels that are not to have the usual one. */
+  readonly schedules?: ReadonlyMap<Kernel, KernelSchedule>;
 }
 
 /** The Program of a graph's kernels, one C file for each. Every output must be stored contiguously: a view output needs a copy before. */
-export function buildProgram({ graph, kernels }: KernelGraph, isa: TargetIsa): Program {
-  const builder = new ProgramBuilder(graph, kernels, isa);
+export function buildProgram(kernels: KernelGraph, isa: TargetIsa): Program {
+  const builder = new ProgramBuilder(kernels, isa);
   return { ...builder.finish(), sources: builder.texts.map((text) => sourceFile(text.symbol, [text], isa)) };
 }
 
 /** Programs that share one C file with the kernels of all of them: one run of the compiler for many small graphs. */
 export function buildProgramsTogether(name: string, graphs: readonly KernelGraph[], isa: TargetIsa): Program[] {
   const texts = new Map<string, KernelText>();
-  const programs = graphs.map(({ graph, kernels }) => new ProgramBuilder(graph, kernels, isa, texts).finish());
+  const programs = graphs.map((one) => new ProgramBuilder(one, isa, texts).finish());
   const shared = sourceFile(name, [...texts.values()], isa);
   return programs.map((program) => ({ ...program, sources: [shared] }));
 }

@@ -5,6 +5,7 @@
 import type { Dim } from "./dim.js";
 import type { DType } from "./dtype.js";
 import type { Node, StateDeclaration } from "./graph.js";
+import type { KernelSchedule } from "./schedule.js";
 
 /** Values computed row by row: every node has the same leading axes. */
 export interface RowKernel {
@@ -69,6 +70,8 @@ export interface KernelLaunch {
   /** Useful arithmetic and memory traffic, for profiles. */
   readonly flops: Dim;
   readonly bytes: Dim;
+  /** How the kernel's work is cut up; absent where there is nothing to choose. */
+  readonly schedule?: KernelSchedule;
 }
 
 export interface ProgramBuffer {

@@ -34,7 +34,7 @@ export function isAlias(node: Node): boolean {
 }
 
 /** Leading axes and inner width of the rows a node is computed in. */
-function iterationShape(node: Node): { rowShape: readonly Dim[]; width: number } {
+export function iterationShape(node: Node): { rowShape: readonly Dim[]; width: number } {
   const shape = node.states.some((access) => access.writes) ? (node.inputs[0] as Node).shape : node.shape;
   const last = shape[shape.length - 1];
   if (last === undefined) return { rowShape: [], width: 1 };

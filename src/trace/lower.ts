@@ -9,6 +9,7 @@ import { verifyGraph } from "../ir/verify.js";
 import { fuseKernels } from "../passes/fuse.js";
 import { materialise } from "../passes/materialise.js";
 import { announceProgram, isHeard, programKey } from "./ahead.js";
+import { scheduleKernels, type ChooseSchedule } from "../passes/schedule-kernels.js";
 import { pruneRows } from "../passes/prune-rows.js";
 import { dropDeadNodes } from "../passes/simplify.js";
 import type { CompiledGraph, Device } from "../runtime/device.js";
@@ -62,7 +63,7 @@ interface Prepared extends KernelGraph {
 }
 
 /** Runs the passes and, for devices that run Programs, fuses. */
-function prepare(traced: Graph, device: Device, mode: Mode): Prepared {
+function prepare(traced: Graph, device: Device, mode: Mode, choose?: ChooseSchedule): Prepared {
   verifyGraph(traced);
   const dump = new Dump(`${traced.name}-${mode}`);
   dump.write("10-trace.txt", () => printGraph(traced));
@@ -74,9 +75,10 @@ function prepare(traced: Graph, device: Device, mode: Mode): Prepared {
     dump.write(`20-passes/${String(index + 1).padStart(2, "0")}-${name}.txt`, () => printGraph(graph));
   });
   if (chosen.length > 0) verifyGraph(graph);
-  const kernels = device.name === "reference" ? [] : fuseKernels(graph, { fuse });
-  dump.write("30-kernels.txt", () => printKernels(kernels));
-  return { graph, kernels, fuse, dump };
+  const fused = device.name === "reference" ? [] : fuseKernels(graph, { fuse });
+  const scheduled = choose ? scheduleKernels(fused, choose) : { kernels: fused };
+  dump.write("30-kernels.txt", () => printKernels(scheduled.kernels));
+  return { graph, ...scheduled, fuse, dump };
 }
 
 function dumpProgram({ dump }: Prepared, program: Program): void {
@@ -99,10 +101,10 @@ export function lowerGraph(traced: Graph, device: Device, mode: Mode): CompiledG
 /** The same for many small graphs whose kernels share one C file, named `name`: one run of the compiler. */
 export function lowerGraphsTogether(
   name: string,
-  traced: readonly { readonly graph: Graph; readonly mode: Mode }[],
+  traced: readonly { readonly graph: Graph; readonly mode: Mode; readonly choose?: ChooseSchedule }[],
   device: Device,
 ): CompiledGraph[] {
-  const prepared = traced.map(({ graph, mode }) => prepare(graph, device, mode));
+  const prepared = traced.map(({ graph, mode, choose }) => prepare(graph, device, mode, choose));
   const programs =
     device.name === "reference" ? prepared.map(({ graph }) => emptyProgram(graph)) : buildProgramsTogether(name, prepared, device.target);
   return prepared.map((one, index) => ({ graph: one.graph, program: programs[index] as Program, reuse: one.fuse }));

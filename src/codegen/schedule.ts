@@ -1,0 +1,37 @@
+/** The schedule that a kernel has unless another is asked for: constants measured on AVX-512, tiles that fit each instruction set's registers. */
+import type { ContractionSchedule, KernelSchedule, RowSchedule } from "../ir/schedule.js";
+import { isaTable, type TargetIsa } from "./helpers.js";
+
+/** Rows of one block: so many that a panel's cost of being loaded vanishes, so few that their part of x stays in the second-level cache. */
+const blockRows = 256;
+/** Most bytes of scratch for a block of x that a prologue computes. */
+const prologueBytes = 1 << 20;
+/** Depth from which a contraction is cut along k, so that a block's part of x stays in the second-level cache while all panels pass. */
+const deep = 1536;
+
+/** Most rows per block, a multiple of 8; fewer when deep rows are written to scratch. */
+const largestBlock = (depth: number, copied: boolean): number =>
+  copied ? Math.max(8, Math.min(blockRows, Math.floor(prologueBytes / (depth * 4) / 8) * 8)) : blockRows;
+
+/** `copied`: x is computed or gathered into scratch, block by block. */
+export function usualContractionSchedule(depth: number, copied: boolean, isa: TargetIsa): ContractionSchedule {
+  const { rows, vectors, lanes } = isaTable[isa].tile;
+  return {
+    kind: "contraction",
+    prologue: "fused",
+    blockRows: largestBlock(depth, copied),
+    inner: "panels",
+    grain: 1,
+    tileRows: rows,
+    tileColumns: vectors * lanes,
+    prefetchBytes: 8192,
+    chunkDepth: depth >= deep && !copied ? 512 : 0,
+    panelsTogether: 8,
+  };
+}
+
+export const usualRowSchedule: RowSchedule = { kind: "rows", grain: 1 };
+
+/** Whether an instruction set has vectors for a schedule's tile. */
+export const fitsTarget = (schedule: KernelSchedule, isa: TargetIsa): boolean =>
+  schedule.kind === "rows" || schedule.tileColumns % isaTable[isa].tile.lanes === 0;
