@@ -17,11 +17,11 @@ import { openDevice, size, State, type Mode } from "../src/trace/entry.js";
 import { KeyValueCache } from "../src/nn/key-value-cache.js";
 import { rotaryTables } from "../src/nn/rotary.js";
 import type { Device } from "../src/runtime/device.js";
-import type { Session, Workload } from "./workloads.js";
+import { causalKeys, stackPass, type Session, type Stack, type Workload } from "./workload.js";
 
 const [layers, width, hidden, heads] = [12, 768, 3072, 12];
 const headWidth = width / heads;
-const parameters = layers * (4 * width * width + 3 * width * hidden);
+const stack: Stack = { layers, attentionWidth: width, tokenMatrices: layers * (4 * width * width + 3 * width * hidden), answerMatrices: 0 };
 
 interface Layer {
   readonly norm1: State;
@@ -161,8 +161,12 @@ function open({ name, tokens, past, shared }: DecoderCase, mode: Mode, threads: 
     Float32Array.from({ length: tokens * width }, (_, i) => Math.sin(i)),
     [size("tokens", tokens), width],
   );
+  let last: Tensor | undefined;
   return {
-    run: () => void program(x, own.layers, at, prefix.layers),
+    device,
+    run: () => void (last = program(x, own.layers, at, prefix.layers)),
+    runOffLoop: async () => void (last = await program.run([x, own.layers, at, prefix.layers])),
+    output: () => (last as Tensor).data() as Float32Array,
     recompiles: () => program.report().recompiles,
     dispose: () => {
       program.dispose();
@@ -179,12 +183,26 @@ const cases: readonly DecoderCase[] = [
   { name: "decoder-b256-shared", tokens: 256, past: 64, shared: true },
 ];
 
+const taskOf = ({ tokens, past, shared }: DecoderCase): string => {
+  if (past === 0) return `12 layers of Toto 1's shape, prefill of ${tokens} tokens`;
+  const caches = shared ? "one shared prefix" : tokens === 1 ? "a past" : "private pasts";
+  return `12 layers of Toto 1's shape, one token of ${tokens === 1 ? "one sequence" : `${tokens} sequences`}, ${caches} of ${past}`;
+};
+
 export const decoderWorkloads: readonly Workload[] = cases.map((entry) => {
-  const keys = entry.past === 0 ? (entry.tokens + 1) / 2 : entry.past + 1;
+  const { name, tokens, past, shared } = entry;
+  const keys = past === 0 ? causalKeys(tokens) : tokens * (past + 1);
   return {
-    name: entry.name,
-    gflop: (entry.tokens * (2 * parameters + 4 * layers * width * keys)) / 1e9,
-    weightBytes: parameters * 4,
+    name,
+    task: taskOf(entry),
+    passes: [
+      stackPass(past === 0 ? "prefill" : "step", stack, {
+        tokens,
+        answers: 0,
+        keys,
+        cached: shared ? past : past === 0 ? 0 : tokens * past,
+      }),
+    ],
     open: (mode: Mode, threads: number) => open(entry, mode, threads),
   };
 });

@@ -1,24 +1,16 @@
-/** `npm run bench -- [--workload A,B] [--mode M,...] [--threads N,...] [--repeat R] [--json FILE]`: each workload beside the machine's limits of the same run. */
+/**
+ * `npm run bench -- [--workload A,B] [--mode M,...] [--threads N,...] [--repeat R] [--json FILE] [--start]`: each workload beside the machine's limits of the same run. With --start also what
+ * compiling costs in a fresh process. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { cpus, totalmem } from "node:os";
 import { parseArgs } from "node:util";
-import { modes, type Mode } from "../src/trace/entry.js";
+import { modes } from "../src/trace/entry.js";
+import { unloadModel } from "./forecasts.js";
 import { LimitMeter, type Limits } from "./limits.js";
-import { workloads, type Workload } from "./workloads.js";
-
-interface Result {
-  readonly workload: string;
-  readonly mode: Mode;
-  readonly threads: number;
-  readonly medianMs: number;
-  readonly rawMs: readonly number[];
-  readonly firstMs: number;
-  readonly limitMs: number;
-  readonly shareOfLimit: number;
-  readonly recompiles: number;
-  readonly peers: Record<string, never>;
-}
+import { measure, type Result } from "./measure.js";
+import { measureStart, type Start } from "./startup.js";
+import { workloads } from "./workloads.js";
 
 const { values: options } = parseArgs({
   options: {
@@ -27,10 +19,9 @@ const { values: options } = parseArgs({
     threads: { type: "string" },
     repeat: { type: "string" },
     json: { type: "string" },
+    start: { type: "boolean", default: false },
   },
 });
-
-const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] as number;
 
 function chosen<T>(text: string | undefined, known: readonly T[], nameOf: (item: T) => string): readonly T[] {
   if (text === undefined) return known;
@@ -41,39 +32,19 @@ function chosen<T>(text: string | undefined, known: readonly T[], nameOf: (item:
   });
 }
 
-const limitMsOf = ({ gflop, weightBytes }: Workload, { fmaGflops, streamGBs }: Limits): number =>
-  Math.max((gflop / fmaGflops) * 1000, weightBytes / streamGBs / 1e6);
-
-async function measure(workload: Workload, mode: Mode, threads: number, repeat: number, meter: LimitMeter): Promise<Result> {
-  const session = workload.open(mode, threads);
-  const started = performance.now();
-  await session.run();
-  const firstMs = performance.now() - started;
-  const rawMs: number[] = [];
-  const limits: Limits[] = [];
-  // The limits are measured between the runs, so that both see the same state of a shared machine.
-  for (let round = 0; round < repeat; round++) {
-    limits.push(meter.measure(threads, 2));
-    const start = performance.now();
-    await session.run();
-    rawMs.push(performance.now() - start);
-  }
-  const limitMs = median(limits.map((limit) => limitMsOf(workload, limit)));
-  const recompiles = session.recompiles();
-  session.dispose();
-  const medianMs = median(rawMs);
-  return {
-    workload: workload.name,
-    mode,
-    threads,
-    medianMs,
-    rawMs,
-    firstMs,
-    limitMs,
-    shareOfLimit: limitMs / medianMs,
-    recompiles,
-    peers: {},
-  };
+function printResult({ workload, mode, threads, medianMs, rawMs, limitMs, shareOfLimit, firstMs, profile }: Result): void {
+  const columns = [
+    workload.padEnd(19),
+    mode.padEnd(15),
+    `${threads} thr`,
+    `median ${medianMs.toFixed(2)} ms`,
+    `best ${Math.min(...rawMs).toFixed(2)}`,
+    `first ${firstMs.toFixed(0)}`,
+    `limit ${limitMs.toFixed(2)}`,
+    `share ${(100 * shareOfLimit).toFixed(0)}%`,
+    `outside kernels ${profile.outsideKernelsMicrosecondsPerProgramRun.toFixed(0)} us x ${profile.programRuns}, outside programs ${profile.outsideProgramsMs.toFixed(2)} ms`,
+  ];
+  console.log(columns.join("  "));
 }
 
 const meter = new LimitMeter();
@@ -86,20 +57,25 @@ const results: Result[] = [];
 for (const workload of chosen(options.workload, workloads, ({ name }) => name)) {
   for (const threads of threadCounts) {
     for (const mode of chosen(options.mode ?? "reduce-overhead", modes, (name) => name)) {
-      const result = await measure(workload, mode, threads, repeat, meter);
+      const result = await measure(workload, mode, threads, repeat, meter, []);
       results.push(result);
-      const { medianMs, rawMs, limitMs, shareOfLimit, firstMs } = result;
-      console.log(
-        `${workload.name.padEnd(14)} ${mode.padEnd(16)} ${threads} thr  median ${medianMs.toFixed(2)} ms  best ${Math.min(...rawMs).toFixed(2)}  first ${firstMs.toFixed(0)}  limit ${limitMs.toFixed(2)}  share ${(100 * shareOfLimit).toFixed(0)}%`,
-      );
+      printResult(result);
     }
   }
 }
+unloadModel();
+const start = options.start ? measureStart() : undefined;
+const printStart = (name: string, { deviceMs, compileMs, firstForecastExtraMs, kernelsCompiled, cacheHits }: Start): void =>
+  console.log(
+    `${name} start: device ${deviceMs.toFixed(0)} ms, compile ${compileMs.toFixed(0)} ms, first forecast ${firstForecastExtraMs.toFixed(0)} ms longer, ${kernelsCompiled} kernels compiled, ${cacheHits} from the cache`,
+  );
+if (start) for (const [name, one] of Object.entries(start)) printStart(name, one);
 const report = {
   machine: { cpu: cpus()[0]?.model ?? "unknown", cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30), isa: meter.machine },
   versions: { node: process.version },
   limits: { threads: limits },
   results,
+  ...(start ? { start } : {}),
 };
 if (options.json) {
   mkdirSync(dirname(options.json), { recursive: true });

@@ -67,10 +67,24 @@ static inline void relax(void) {
 #endif
 }
 
+/* Both clocks at one moment: the closest of some tries, because the thread may lose its core between the two. */
+static void read_clocks(int64_t *tick, int64_t *nano) {
+  int64_t closest = INT64_MAX;
+  for (int i = 0; i < 16; i++) {
+    int64_t before = ticks(), now = nanoseconds(), took = ticks() - before;
+    if (took >= closest) continue;
+    closest = took;
+    *tick = before + took / 2;
+    *nano = now;
+  }
+}
+
 double tg_ticks_per_second(void) {
-  int64_t startTicks = ticks(), start = nanoseconds(), now;
-  while ((now = nanoseconds()) - start < 5000000) relax();
-  return (double)(ticks() - startTicks) / (double)(now - start) * 1e9;
+  int64_t startTick = 0, start = 0, endTick = 0, end = 0;
+  read_clocks(&startTick, &start);
+  while (nanoseconds() - start < 20000000) relax();
+  read_clocks(&endTick, &end);
+  return (double)(endTick - startTick) / (double)(end - start) * 1e9;
 }
 
 /* ---- Floating point state: round to nearest, subnormals kept, on every thread that runs kernels ------------------------------ */

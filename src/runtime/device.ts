@@ -71,6 +71,29 @@ export interface KernelProfile {
   readonly bytes: number;
 }
 
+/** Launches of one kernel with equal work, over all runs of a recording. */
+export interface RecordedKernel {
+  readonly program: string;
+  readonly symbol: string;
+  /** Of the first such launch. */
+  readonly label: string;
+  readonly launches: number;
+  /** Of all launches together, waits for other threads included. */
+  readonly milliseconds: number;
+  /** Of one launch. */
+  readonly flops: number;
+  readonly bytes: number;
+}
+
+export interface RecordedRuns {
+  readonly runs: number;
+  readonly foreignCalls: number;
+  /** Time inside the runs: arguments, foreign calls, hand-overs and copies of the answers. */
+  readonly milliseconds: number;
+  /** Slowest first. */
+  readonly kernels: readonly RecordedKernel[];
+}
+
 /** A program as text, with the sources its kernels are built from. */
 export interface BundledProgram {
   readonly name: string;
@@ -118,6 +141,8 @@ export interface Device {
   allocate(declaration: StateDeclaration, sizes: SizeBindings): StateBuffer;
   load(compiled: CompiledGraph): Promise<Executable>;
   loadSync(compiled: CompiledGraph): Executable;
+  /** Runs `body` with the profiler on: where all runs of this device that end meanwhile spend their time. Throws when a recording is open already. */
+  record?(body: () => Promise<void> | void): Promise<RecordedRuns>;
   /** target[m][n] = sum over k of a[m][k] b[k][n] with sums in f64: the folds of weight preparation. */
   multiplyF64(a: Float32Array, b: Float32Array, m: number, k: number, n: number): Float32Array;
 }

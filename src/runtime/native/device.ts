@@ -1,11 +1,12 @@
 /** The native device: Programs built by the system's C compiler and replayed by the runtime library. */
 import type { SizeBindings } from "../../ir/dim.js";
 import type { StateDeclaration } from "../../ir/graph.js";
-import type { BundledProgram, CompiledGraph, Device, DeviceOptions, Executable, StateBuffer } from "../device.js";
+import type { BundledProgram, CompiledGraph, Device, DeviceOptions, Executable, RecordedRuns, StateBuffer } from "../device.js";
 import { Bundle, writeBundle } from "./bundle.js";
 import type { NativeLibrary } from "./contract.js";
 import { NativeExecutable } from "./executable.js";
 import { loadNativeLibrary } from "./library.js";
+import { RunRecorder } from "./recording.js";
 import { NativeState } from "./state.js";
 
 export class NativeDevice implements Device {
@@ -14,6 +15,7 @@ export class NativeDevice implements Device {
   readonly #library: NativeLibrary;
   readonly #threads: number;
   readonly #bundle: Bundle | undefined;
+  readonly #recorder = new RunRecorder();
   #milliseconds = 0;
 
   /** Throws NativeError when the runtime can neither be built nor taken from the cache. */
@@ -78,7 +80,11 @@ export class NativeDevice implements Device {
   }
 
   #executable(compiled: CompiledGraph, entries: ReadonlyMap<string, number>): Executable {
-    return new NativeExecutable(this.#library, compiled.program, entries, this.#threads, compiled.reuse);
+    return new NativeExecutable(this.#library, compiled.program, entries, this.#threads, compiled.reuse, this.#recorder);
+  }
+
+  record(body: () => Promise<void> | void): Promise<RecordedRuns> {
+    return this.#recorder.record(this.#library.ticksPerSecond, body);
   }
 
   multiplyF64(a: Float32Array, b: Float32Array, m: number, k: number, n: number): Float32Array {

@@ -5,6 +5,7 @@ import type { BufferReference, KernelLaunch, Program, Units } from "../../ir/ker
 import { packArena } from "../arena.js";
 import { AbortedError, type Executable, type KernelProfile, type RunRequest, type RunResult } from "../device.js";
 import { runStatus, stepFlags, stepLayout, type NativeBuffer, type NativeLibrary, type RunOptions } from "./contract.js";
+import type { RunRecorder } from "./recording.js";
 import type { NativeState } from "./state.js";
 
 /** Work that may be done on the event loop's thread, a fraction of a millisecond; more is handed to the dispatcher. */
@@ -64,6 +65,7 @@ export class NativeExecutable implements Executable {
     private readonly threads: number,
     /** Whether buffers may share memory; off for eager, whose ops own their results. */
     private readonly reuse: boolean,
+    private readonly recorder: RunRecorder,
   ) {
     this.#abortWord = library.allocate(64);
   }
@@ -88,16 +90,20 @@ export class NativeExecutable implements Executable {
   }
 
   runSync(request: RunRequest): RunResult {
+    const start = performance.now();
+    const calls = this.#foreignCalls;
     const binding = this.#prepare(request);
     const { table } = binding;
-    const options = this.#options(binding, false);
+    const options = this.#options(binding, this.recorder.isOpen);
     const count = this.program.launches.length;
     const step = request.replay === "one-call" ? count : 1;
     for (let at = 0; at < count; at += step) {
       this.#foreignCalls++;
       this.#check(this.library.run(table.address + at * stepLayout.bytes, step, options), request);
     }
-    return this.#collect(binding);
+    const results = this.#collect(binding);
+    if (options.profile) this.#record(binding, request, this.#foreignCalls - calls, start);
+    return results;
   }
 
   run(request: RunRequest): Promise<RunResult> {
@@ -108,7 +114,10 @@ export class NativeExecutable implements Executable {
 
   async #runQueued(request: RunRequest): Promise<RunResult> {
     if (request.signal?.aborted) throw new AbortedError(request.signal.reason);
+    const start = performance.now();
+    const calls = this.#foreignCalls;
     const binding = this.#prepare(request);
+    const options = this.#options(binding, this.recorder.isOpen);
     const abort = (): void => {
       new Int32Array(this.#abortWord.view, 0, 1)[0] = 1;
     };
@@ -117,8 +126,10 @@ export class NativeExecutable implements Executable {
     request.signal?.addEventListener("abort", abort, { once: true });
     this.#running++;
     try {
-      await this.#launchAll(binding, request);
-      return this.#collect(binding);
+      await this.#launchAll(binding, options, request);
+      const results = this.#collect(binding);
+      if (options.profile) this.#record(binding, request, this.#foreignCalls - calls, start);
+      return results;
     } finally {
       this.#running--;
       for (const state of states) state.release();
@@ -127,9 +138,8 @@ export class NativeExecutable implements Executable {
     }
   }
 
-  async #launchAll(binding: Binding, request: RunRequest): Promise<void> {
+  async #launchAll(binding: Binding, options: RunOptions, request: RunRequest): Promise<void> {
     const { launches } = this.program;
-    const options = this.#options(binding, false);
     if (request.replay === "one-call") {
       await this.#launch(binding.table.address, launches.length, binding.flops, options, request);
       return;
@@ -153,6 +163,11 @@ export class NativeExecutable implements Executable {
       this.#lastTurn = performance.now();
     }
     this.#check(this.library.run(table, count, options), request);
+  }
+
+  #record({ table }: Binding, { sizes }: RunRequest, foreignCalls: number, start: number): void {
+    const milliseconds = performance.now() - start;
+    this.recorder.add({ program: this.program, table: table.view, sizes, foreignCalls, milliseconds });
   }
 
   profile(request: RunRequest): KernelProfile[] {

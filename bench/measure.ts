@@ -1,0 +1,151 @@
+/** Measures one workload in one mode on a number of threads: first run, timed runs with the limits between them, and a profiled run. */
+import type { Mode } from "../src/trace/entry.js";
+import type { LimitMeter, Limits } from "./limits.js";
+import { profileOf, type RunProfile } from "./profile.js";
+import { limitMs, totalBytes, totalGflop, type Session, type Workload } from "./workload.js";
+
+export interface PeerResult {
+  readonly medianMs: number;
+  readonly rawMs: readonly number[];
+  /** Largest difference of the outputs, over the largest value: both must have computed the same. */
+  readonly relativeDifference: number;
+}
+
+export interface Result {
+  readonly workload: string;
+  readonly mode: Mode;
+  readonly threads: number;
+  readonly medianMs: number;
+  readonly rawMs: readonly number[];
+  readonly firstMs: number;
+  readonly limitMs: number;
+  readonly shareOfLimit: number;
+  readonly recompiles: number;
+  readonly usefulGflop: number;
+  readonly usefulBytes: number;
+  /** Inside the runs of compiled programs but outside kernels; see the profile. */
+  readonly outsideKernelsMs: number;
+  /** A run with the event loop free minus a blocking one, where a workload has both: the hand-over to the dispatcher and back. */
+  readonly handOverMs?: number;
+  readonly profile: RunProfile;
+  readonly peers: Readonly<Record<string, PeerResult>>;
+}
+
+/** Another engine that computes the workload's function. */
+export interface Peer {
+  readonly name: string;
+  run(): Promise<void>;
+  /** Largest difference from ours, over the largest value. */
+  relativeDifference(session: Session): number;
+  dispose(): void;
+}
+
+export const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] as number;
+
+export async function timed(body: () => Promise<void> | void): Promise<number> {
+  const start = performance.now();
+  await body();
+  return performance.now() - start;
+}
+
+/**
+ * Ours and the peers take turns, and who begins a round alternates; the limits are measured in every round as well, so that all of them see the same state of a shared
+ * machine. Throws when a peer computes something else.
+ */
+async function rounds(
+  repeat: number,
+  meter: LimitMeter,
+  threads: number,
+  bodies: readonly (() => Promise<void> | void)[],
+): Promise<{ times: readonly (readonly number[])[]; limits: readonly Limits[] }> {
+  const times = bodies.map((): number[] => []);
+  const limits: Limits[] = [];
+  for (let round = 0; round < repeat; round++) {
+    limits.push(meter.measure(threads, 2));
+    const order = [...bodies.keys()];
+    for (const index of round % 2 === 0 ? order : order.reverse())
+      times[index]?.push(await timed(bodies[index] as () => Promise<void> | void));
+  }
+  return { times, limits };
+}
+
+export async function measure(
+  workload: Workload,
+  mode: Mode,
+  threads: number,
+  repeat: number,
+  meter: LimitMeter,
+  peers: readonly Peer[],
+): Promise<Result> {
+  const session = workload.open(mode, threads);
+  try {
+    const firstMs = await timed(() => session.run());
+    const differences = await comparePeers(workload.name, session, peers);
+    const { times, limits } = await rounds(repeat, meter, threads, [() => session.run(), ...peers.map((peer) => () => peer.run())]);
+    const rawMs = times[0] as number[];
+    const allowed = median(limits.map((limit) => limitMs(workload.passes, limit)));
+    const profile = await profiled(session, meter, threads, repeat);
+    const medianMs = median(rawMs);
+    return {
+      workload: workload.name,
+      mode,
+      threads,
+      medianMs,
+      rawMs,
+      firstMs,
+      limitMs: allowed,
+      shareOfLimit: allowed / medianMs,
+      recompiles: session.recompiles(),
+      usefulGflop: totalGflop(workload.passes),
+      usefulBytes: totalBytes(workload.passes),
+      outsideKernelsMs: profile.outsideKernelsMs,
+      ...(await handOver(session, repeat)),
+      profile,
+      peers: Object.fromEntries(
+        peers.map(({ name }, index) => {
+          const raw = times[index + 1] as number[];
+          return [name, { medianMs: median(raw), rawMs: raw, relativeDifference: differences[index] as number }];
+        }),
+      ),
+    };
+  } finally {
+    session.dispose();
+  }
+}
+
+/** Rounding differs between engines, nothing else may. */
+const agreed = 1e-3;
+
+async function comparePeers(name: string, session: Session, peers: readonly Peer[]): Promise<number[]> {
+  const differences: number[] = [];
+  for (const peer of peers) {
+    await peer.run();
+    const difference = peer.relativeDifference(session);
+    if (!(difference <= agreed)) throw new Error(`${name}: ${peer.name} computes something else, relative difference ${difference}`);
+    differences.push(difference);
+  }
+  return differences;
+}
+
+/** The run whose time outside kernels is the median of some recorded ones. */
+async function profiled(session: Session, meter: LimitMeter, threads: number, repeat: number): Promise<RunProfile> {
+  const { device } = session;
+  if (!device.record) throw new Error(`${device.description} cannot record where runs spend their time`);
+  const profiles: RunProfile[] = [];
+  for (let round = 0; round < Math.min(repeat, 5); round++) {
+    await session.run();
+    let wholeMs = 0;
+    const recorded = await device.record(async () => void (wholeMs = await timed(() => session.run())));
+    profiles.push(profileOf(recorded, wholeMs, meter.measure(threads, 2)));
+  }
+  profiles.sort((a, b) => a.outsideKernelsMs - b.outsideKernelsMs);
+  return profiles[Math.floor(profiles.length / 2)] as RunProfile;
+}
+
+async function handOver(session: Session, repeat: number): Promise<{ handOverMs?: number }> {
+  const { runOffLoop } = session;
+  if (!runOffLoop) return {};
+  const difference: number[] = [];
+  for (let round = 0; round < repeat; round++) difference.push((await timed(runOffLoop)) - (await timed(() => session.run())));
+  return { handOverMs: median(difference) };
+}
