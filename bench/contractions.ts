@@ -3,13 +3,38 @@ import { compile, linear, Tensor } from "../src/tensor/index.js";
 import { openDevice, size, State, type Mode } from "../src/trace/entry.js";
 import type { Session, Workload } from "./workload.js";
 
-const [depth, width, rounds] = [768, 3072, 12] as const;
+export const [depth, width, rounds] = [768, 3072, 12] as const;
+
+/** Rows of x, and matrices that take turns. */
+export interface ContractionCase {
+  readonly name: string;
+  readonly rows: number;
+  readonly matrices: number;
+}
+
+export const contractionCases: readonly ContractionCase[] = [
+  { name: "gemm", rows: 256, matrices: 1 },
+  { name: "gemm-m64", rows: 64, matrices: 1 },
+  { name: "gemm-m64-memory", rows: 64, matrices: 12 },
+  { name: "gemm-m256-memory", rows: 256, matrices: 12 },
+  { name: "gemm-m2-memory", rows: 2, matrices: 12 },
+  { name: "gemm-m4-memory", rows: 4, matrices: 12 },
+  { name: "gemm-m8-memory", rows: 8, matrices: 12 },
+  { name: "stream", rows: 1, matrices: 12 },
+];
+
+/** [width, depth], a row per output. */
+export const contractionWeights = (index: number): Float32Array =>
+  Float32Array.from({ length: width * depth }, (_, i) => ((i * 2654435761 + index) % 1000) / 1000 - 0.5);
+
+/** [rows, depth] */
+export const contractionInput = (rows: number): Float32Array => Float32Array.from({ length: rows * depth }, (_, i) => Math.sin(i));
 
 function open(name: string, rows: number, matrices: number, mode: Mode, threads: number): Session {
   const { device } = openDevice("native", { threads });
   const weights = Array.from({ length: matrices }, (_, index) => {
     const state = new State(device, `weight${index}`, [width, depth], "f32", { kind: "constant", layout: "panels" });
-    state.write(gemmWeights(index));
+    state.write(contractionWeights(index));
     return state;
   });
   // All results are answers, so nothing may leave one out; x differs per round, so that equal contractions are not merged.
@@ -18,11 +43,13 @@ function open(name: string, rows: number, matrices: number, mode: Mode, threads:
       a.add(b),
     );
   const program = compile(body, { device, mode, name, dynamic: { rows: [1, 4096] } });
-  const x = Tensor.from(new Float32Array(rows * depth).fill(0.5), [size("rows", rows), depth]);
+  const x = Tensor.from(contractionInput(rows), [size("rows", rows), depth]);
+  let last: Tensor | undefined;
   return {
     device,
-    run: () => void program(x),
-    runOffLoop: async () => void (await program.run([x])),
+    run: () => void (last = program(x)),
+    runOffLoop: async () => void (last = await program.run([x])),
+    output: () => (last as Tensor).data() as Float32Array,
     recompiles: () => program.report().recompiles,
     dispose: () => {
       program.dispose();
@@ -31,11 +58,7 @@ function open(name: string, rows: number, matrices: number, mode: Mode, threads:
   };
 }
 
-/** [N][K]. */
-const gemmWeights = (index: number): Float32Array =>
-  Float32Array.from({ length: width * depth }, (_, i) => ((i * 2654435761 + index) % 1000) / 1000 - 0.5);
-
-function contraction(name: string, rows: number, matrices: number): Workload {
+function workload({ name, rows, matrices }: ContractionCase): Workload {
   const from = matrices === 1 ? "weights in the cache" : "weights from memory";
   return {
     name,
@@ -52,13 +75,4 @@ function contraction(name: string, rows: number, matrices: number): Workload {
   };
 }
 
-export const contractionWorkloads: readonly Workload[] = [
-  contraction("gemm", 256, 1),
-  contraction("gemm-m64", 64, 1),
-  contraction("gemm-m64-memory", 64, 12),
-  contraction("gemm-m256-memory", 256, 12),
-  contraction("gemm-m2-memory", 2, 12),
-  contraction("gemm-m4-memory", 4, 12),
-  contraction("gemm-m8-memory", 8, 12),
-  contraction("stream", 1, 12),
-];
+export const contractionWorkloads: readonly Workload[] = contractionCases.map(workload);

@@ -1,7 +1,4 @@
-/**
- * The decoder of the peers' comparison: twelve layers of RMSNorm, q/k/v, RoPE, causal attention, out projection and SwiGLU, width 768, hidden 3072; no embedding,
- * no head. Random weights; the same graph is written for the peer by bench/peers.
- */
+/** The decoder of the peers' comparison on our engine. */
 import {
   appendToCache,
   attention,
@@ -17,16 +14,36 @@ import { openDevice, size, State, type Mode } from "../src/trace/entry.js";
 import { KeyValueCache } from "../src/nn/key-value-cache.js";
 import { rotaryTables } from "../src/nn/rotary.js";
 import type { Device } from "../src/runtime/device.js";
+import {
+  decoderCases,
+  decoderInput,
+  heads,
+  headWidth,
+  layers,
+  matrix,
+  matrixShapes,
+  normEpsilon,
+  normWeight,
+  pastOf,
+  positions,
+  width,
+  type DecoderCase,
+  type MatrixName,
+} from "./decoder-shape.js";
+import { keyLanes } from "../src/ir/ops/state.js";
 import { causalKeys, stackPass, type Session, type Stack, type Workload } from "./workload.js";
 
-const [layers, width, hidden, heads] = [12, 768, 3072, 12];
-const headWidth = width / heads;
-const stack: Stack = { layers, attentionWidth: width, tokenMatrices: layers * (4 * width * width + 3 * width * hidden), answerMatrices: 0 };
+const stack: Stack = {
+  layers,
+  attentionWidth: width,
+  tokenMatrices: layers * Object.values(matrixShapes).reduce((sum, [rows, columns]) => sum + rows * columns, 0),
+  answerMatrices: 0,
+};
 
 interface Layer {
   readonly norm1: State;
   readonly norm2: State;
-  readonly matrices: Readonly<Record<"query" | "key" | "value" | "out" | "gate" | "up" | "down", State>>;
+  readonly matrices: Readonly<Record<MatrixName, State>>;
 }
 
 class Decoder {
@@ -34,34 +51,24 @@ class Decoder {
   readonly layers: readonly Layer[];
   readonly rotary: RotaryTables;
 
-  constructor(private readonly device: Device) {
-    this.layers = Array.from({ length: layers }, (_, layer) => {
-      const matrix = (name: string, rows: number, depth: number): State =>
-        this.#weight(`${layer}.${name}`, [rows, depth], 1 / Math.sqrt(depth), "panels");
-      return {
-        norm1: this.#weight(`${layer}.norm1`, [width], 1, "plain"),
-        norm2: this.#weight(`${layer}.norm2`, [width], 1, "plain"),
-        matrices: {
-          query: matrix("query", width, width),
-          key: matrix("key", width, width),
-          value: matrix("value", width, width),
-          out: matrix("out", width, width),
-          gate: matrix("gate", hidden, width),
-          up: matrix("up", hidden, width),
-          down: matrix("down", width, hidden),
-        },
-      };
-    });
-    this.rotary = rotaryTables(device, "rotary", { positions: 128, headWidth, width: headWidth, pairing: "half" });
-  }
-
-  #weight(name: string, shape: readonly number[], scale: number, layout: "panels" | "plain"): State {
-    const state = new State(this.device, name, shape, "f32", { kind: "constant", layout });
-    const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
-    for (let i = 0; i < values.length; i++) values[i] = scale * (((Math.imul(i + name.length, 0x9e3779b1) >>> 8) & 0xffff) / 32768 - 1);
-    state.write(values);
-    this.#states.push(state);
-    return state;
+  constructor(device: Device) {
+    const constant = (name: string, shape: readonly number[], values: Float32Array, layout: "panels" | "plain"): State => {
+      const state = new State(device, name, shape, "f32", { kind: "constant", layout });
+      state.write(values);
+      this.#states.push(state);
+      return state;
+    };
+    this.layers = Array.from({ length: layers }, (_, layer) => ({
+      norm1: constant(`${layer}.norm1`, [width], normWeight(layer, 1), "plain"),
+      norm2: constant(`${layer}.norm2`, [width], normWeight(layer, 2), "plain"),
+      matrices: Object.fromEntries(
+        (Object.keys(matrixShapes) as MatrixName[]).map((name) => [
+          name,
+          constant(`${layer}.${name}`, matrixShapes[name], matrix(layer, name), "panels"),
+        ]),
+      ) as Record<MatrixName, State>,
+    }));
+    this.rotary = rotaryTables(device, "rotary", { positions, headWidth, width: headWidth, pairing: "half" });
   }
 
   /** x [tokens, width] through all layers; keys go to `own`, the ones before them are read there or in the shared prefix. */
@@ -69,7 +76,7 @@ class Decoder {
     let h = x;
     for (const [index, layer] of this.layers.entries()) {
       const { query, key, value, out, gate, up, down } = layer.matrices;
-      const y = rmsNorm(h, layer.norm1, 1e-6);
+      const y = rmsNorm(h, layer.norm1, normEpsilon);
       const split = (weight: State): Tensor => {
         const projected = linear(y, weight);
         return projected.reshape([projected.shape[0] as number, heads, headWidth]);
@@ -90,7 +97,7 @@ class Decoder {
         shared,
       );
       h = h.add(linear(attended.reshape([attended.shape[0] as number, width]), out));
-      const z = rmsNorm(h, layer.norm2, 1e-6);
+      const z = rmsNorm(h, layer.norm2, normEpsilon);
       h = h.add(linear(linear(z, gate).silu().mul(linear(z, up)), down));
     }
     return h;
@@ -112,12 +119,31 @@ interface Vectors {
   readonly prefixLength?: Tensor;
 }
 
-interface DecoderCase {
-  readonly name: string;
-  readonly tokens: number;
-  /** Keys before the tokens; with `shared` all rows read one prefix. */
-  readonly past: number;
-  readonly shared: boolean;
+/** Every row's first slots hold the same past: keys [heads][blocks][headWidth][lanes], values [heads][slots][headWidth]. */
+function fillPast(cache: KeyValueCache, past: number): void {
+  cache.layers.forEach(({ keys, values }, layer) => {
+    const [pastKeys, pastValues] = [pastOf(layer, "keys", past), pastOf(layer, "values", past)];
+    const [rows, slots] = [keys.buffer.shape[0] as number, cache.slots];
+    const [keyRow, valueRow] = [new Float32Array(heads * slots * headWidth), new Float32Array(heads * slots * headWidth)];
+    for (let head = 0; head < heads; head++) {
+      for (let slot = 0; slot < past; slot++) {
+        for (let d = 0; d < headWidth; d++) {
+          const from = (head * past + slot) * headWidth + d;
+          const block = (head * slots) / keyLanes + Math.floor(slot / keyLanes);
+          keyRow[(block * headWidth + d) * keyLanes + (slot % keyLanes)] = pastKeys[from] as number;
+          valueRow[(head * slots + slot) * headWidth + d] = pastValues[from] as number;
+        }
+      }
+    }
+    keys.write(repeated(keyRow, rows));
+    values.write(repeated(valueRow, rows));
+  });
+}
+
+function repeated(row: Float32Array, rows: number): Float32Array {
+  const all = new Float32Array(row.length * rows);
+  for (let at = 0; at < all.length; at += row.length) all.set(row, at);
+  return all;
 }
 
 let loaded: { key: string; decoder: Decoder } | undefined;
@@ -134,7 +160,8 @@ function open({ name, tokens, past, shared }: DecoderCase, mode: Mode, threads: 
   const own = new KeyValueCache(device, "own", shape);
   const prefix = new KeyValueCache(device, "prefix", shape);
   own.ensure(prefill ? 1 : tokens, prefill ? tokens : shared ? 16 : past + 1);
-  prefix.ensure(1, Math.max(past, 16));
+  prefix.ensure(1, Math.max(past, keyLanes));
+  if (!prefill) fillPast(shared ? prefix : own, past);
   const vector = (value: (n: number) => number): Tensor =>
     Tensor.from(
       Int32Array.from({ length: tokens }, (_, n) => value(n)),
@@ -157,10 +184,7 @@ function open({ name, tokens, past, shared }: DecoderCase, mode: Mode, threads: 
       dynamic: { tokens: [1, 4096] },
     },
   );
-  const x = Tensor.from(
-    Float32Array.from({ length: tokens * width }, (_, i) => Math.sin(i)),
-    [size("tokens", tokens), width],
-  );
+  const x = Tensor.from(decoderInput(tokens), [size("tokens", tokens), width]);
   let last: Tensor | undefined;
   return {
     device,
@@ -176,20 +200,13 @@ function open({ name, tokens, past, shared }: DecoderCase, mode: Mode, threads: 
   };
 }
 
-const cases: readonly DecoderCase[] = [
-  { name: "decoder-prefill64", tokens: 64, past: 0, shared: false },
-  { name: "decoder-b1", tokens: 1, past: 64, shared: false },
-  { name: "decoder-b256", tokens: 256, past: 64, shared: false },
-  { name: "decoder-b256-shared", tokens: 256, past: 64, shared: true },
-];
-
 const taskOf = ({ tokens, past, shared }: DecoderCase): string => {
   if (past === 0) return `12 layers of Toto 1's shape, prefill of ${tokens} tokens`;
   const caches = shared ? "one shared prefix" : tokens === 1 ? "a past" : "private pasts";
   return `12 layers of Toto 1's shape, one token of ${tokens === 1 ? "one sequence" : `${tokens} sequences`}, ${caches} of ${past}`;
 };
 
-export const decoderWorkloads: readonly Workload[] = cases.map((entry) => {
+export const decoderWorkloads: readonly Workload[] = decoderCases.map((entry) => {
   const { name, tokens, past, shared } = entry;
   const keys = past === 0 ? causalKeys(tokens) : tokens * (past + 1);
   return {

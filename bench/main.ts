@@ -9,6 +9,8 @@ import { modes } from "../src/trace/entry.js";
 import { unloadModel } from "./forecasts.js";
 import { LimitMeter, type Limits } from "./limits.js";
 import { measure, type Result } from "./measure.js";
+import { installHint, peerPackages } from "./peers/installed.js";
+import { peersOf, peerVersions, releasePeers } from "./peers/onnxruntime.js";
 import { measureStart, type Start } from "./startup.js";
 import { workloads } from "./workloads.js";
 
@@ -32,7 +34,7 @@ function chosen<T>(text: string | undefined, known: readonly T[], nameOf: (item:
   });
 }
 
-function printResult({ workload, mode, threads, medianMs, rawMs, limitMs, shareOfLimit, firstMs, profile }: Result): void {
+function printResult({ workload, mode, threads, medianMs, rawMs, limitMs, shareOfLimit, firstMs, profile, peers }: Result): void {
   const columns = [
     workload.padEnd(19),
     mode.padEnd(15),
@@ -43,6 +45,10 @@ function printResult({ workload, mode, threads, medianMs, rawMs, limitMs, shareO
     `limit ${limitMs.toFixed(2)}`,
     `share ${(100 * shareOfLimit).toFixed(0)}%`,
     `outside kernels ${profile.outsideKernelsMicrosecondsPerProgramRun.toFixed(0)} us x ${profile.programRuns}, outside programs ${profile.outsideProgramsMs.toFixed(2)} ms`,
+    ...Object.entries(peers).map(
+      ([name, peer]) =>
+        `${name} ${peer.medianMs.toFixed(2)} ms, ${(peer.medianMs / medianMs).toFixed(2)}x ours, difference ${peer.relativeDifference.toExponential(1)}`,
+    ),
   ];
   console.log(columns.join("  "));
 }
@@ -53,17 +59,21 @@ const threadCounts = (options.threads ?? String(cpus().length)).split(",").map(N
 const limits: Record<string, Limits> = Object.fromEntries(threadCounts.map((threads) => [String(threads), meter.measure(threads, 10)]));
 for (const [threads, limit] of Object.entries(limits))
   console.log(`limits, ${threads} threads: ${limit.fmaGflops.toFixed(0)} GFLOP/s, ${limit.streamGBs.toFixed(1)} GB/s`);
+if (!peerPackages()) console.log(installHint);
 const results: Result[] = [];
 for (const workload of chosen(options.workload, workloads, ({ name }) => name)) {
   for (const threads of threadCounts) {
     for (const mode of chosen(options.mode ?? "reduce-overhead", modes, (name) => name)) {
-      const result = await measure(workload, mode, threads, repeat, meter, []);
+      const peers = await peersOf(workload.name, threads);
+      const result = await measure(workload, mode, threads, repeat, meter, peers);
+      for (const peer of peers) await peer.dispose();
       results.push(result);
       printResult(result);
     }
   }
 }
 unloadModel();
+await releasePeers();
 const start = options.start ? measureStart() : undefined;
 const printStart = (name: string, { deviceMs, compileMs, firstForecastExtraMs, kernelsCompiled, cacheHits }: Start): void =>
   console.log(
@@ -72,7 +82,7 @@ const printStart = (name: string, { deviceMs, compileMs, firstForecastExtraMs, k
 if (start) for (const [name, one] of Object.entries(start)) printStart(name, one);
 const report = {
   machine: { cpu: cpus()[0]?.model ?? "unknown", cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30), isa: meter.machine },
-  versions: { node: process.version },
+  versions: { node: process.version, ...peerVersions() },
   limits: { threads: limits },
   results,
   ...(start ? { start } : {}),

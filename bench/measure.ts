@@ -37,7 +37,7 @@ export interface Peer {
   run(): Promise<void>;
   /** Largest difference from ours, over the largest value. */
   relativeDifference(session: Session): number;
-  dispose(): void;
+  dispose(): Promise<void>;
 }
 
 export const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] as number;
@@ -84,8 +84,8 @@ export async function measure(
     const { times, limits } = await rounds(repeat, meter, threads, [() => session.run(), ...peers.map((peer) => () => peer.run())]);
     const rawMs = times[0] as number[];
     const allowed = median(limits.map((limit) => limitMs(workload.passes, limit)));
-    const profile = await profiled(session, meter, threads, repeat);
     const medianMs = median(rawMs);
+    const profile = await profiled(session, meter, threads, repeat, medianMs);
     return {
       workload: workload.name,
       mode,
@@ -127,13 +127,16 @@ async function comparePeers(name: string, session: Session, peers: readonly Peer
   return differences;
 }
 
+/** Recorded runs of a long workload together take no longer than this. */
+const mostProfiledMs = 3000;
+
 /** The run whose time outside kernels is the median of some recorded ones. */
-async function profiled(session: Session, meter: LimitMeter, threads: number, repeat: number): Promise<RunProfile> {
+async function profiled(session: Session, meter: LimitMeter, threads: number, repeat: number, medianMs: number): Promise<RunProfile> {
   const { device } = session;
   if (!device.record) throw new Error(`${device.description} cannot record where runs spend their time`);
   const profiles: RunProfile[] = [];
-  for (let round = 0; round < Math.min(repeat, 5); round++) {
-    await session.run();
+  const rounds = Math.max(1, Math.min(repeat, 5, Math.floor(mostProfiledMs / medianMs)));
+  for (let round = 0; round < rounds; round++) {
     let wholeMs = 0;
     const recorded = await device.record(async () => void (wholeMs = await timed(() => session.run())));
     profiles.push(profileOf(recorded, wholeMs, meter.measure(threads, 2)));
