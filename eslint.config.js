@@ -4,7 +4,7 @@
 import tseslint from "typescript-eslint";
 
 export default tseslint.config(
-  { ignores: ["dist/**", "node_modules/**", "bench/peers/**"] },
+  { ignores: ["dist/**", "node_modules/**", "bench/peers/node_modules/**", "dist-*/**"] },
   {
     files: ["**/*.ts"],
     extends: [tseslint.configs.recommended],
