@@ -42,61 +42,79 @@ function tileSuffix({ rows, columns, prefetchBytes }: Tile, isa: TargetIsa): str
   return size + (prefetchBytes === usual.prefetchBytes ? "" : `_ahead${prefetchBytes}`);
 }
 
-/** The accumulator tile: `rows` x `columns` outputs in registers, one fma chain each; `carried` adds the form that continues chains. One text per form. */
-function tileFunctions(isa: TargetIsa, { rows, columns, prefetchBytes }: Tile, suffix: string, carried: boolean): string[] {
+/** Full tiles of a cut block fetch a line of the next piece of weights every so many k. */
+const aheadEvery = 4;
+const lineBytes = 64;
+
+/** Widest part of a panel whose accumulators `rows` rows may take without more registers than the full tile has. */
+const columnsOf = (rows: number, tile: Tile, lanes: number): number =>
+  [48, 24, 16, 8].find(
+    (columns) =>
+      columns % lanes === 0 && (columns === tile.columns || (columns > tile.columns && rows * columns <= tile.rows * tile.columns)),
+  ) as number;
+
+/** The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. `cut` adds the form that fetches the next piece of weights. */
+function tileFunctions(isa: TargetIsa, tile: Tile, suffix: string, cut: boolean): string[] {
+  const { rows, prefetchBytes } = tile;
   const { lanes } = isaTable[isa].tile;
-  const vectors = columns / lanes;
+  const vectors = columnsOf(1, tile, lanes) / lanes;
   const type = `f32x${lanes}`;
   const form = lanes === 16 ? "f32" : type;
-  const cases = Array.from(
-    { length: rows },
-    (_, index) => `    case ${index + 1}: accumulate${suffix}(a, stride, b, depth, out, ${index + 1}, 1, CARRY); break;`,
-  ).join("\n");
-  const tile = (
-    name: string,
-    carry: number,
-  ): string => `static __attribute__((noinline, unused)) void ${name}${suffix}(int64_t rows, const float *a, int64_t stride, const float *b, int64_t depth, float *out) {
+  const call = (height: number, fetch: number): string =>
+    `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${columnsOf(height, tile, lanes)}, ${fetch}, ${fetch === 2 ? "ahead" : "0"});`;
+  const cases = Array.from({ length: rows }, (_, index) => `    case ${index + 1}: ${call(index + 1, 1)} break;`).join("\n");
+  const operands = "const float *a, int64_t stride, const float *b, int64_t depth, float *out, int carry";
+  const forms = `static __attribute__((noinline, unused)) void tile${suffix}(int64_t rows, ${operands}) {
   switch (rows) {
-${cases.replaceAll("CARRY", String(carry))}
+${cases}
   }
 }
-static __attribute__((noinline, unused)) void ${name}_full${suffix}(const float *a, int64_t stride, const float *b, int64_t depth, float *out) { accumulate${suffix}(a, stride, b, depth, out, ${rows}, 0, ${carry}); }
+static __attribute__((noinline, unused)) void tile_full${suffix}(${operands}) { ${call(rows, 0)} }
 `;
-  const ahead =
-    prefetchBytes > 0 ? `        if (prefetch) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n` : "";
+  const aheadForm = `static __attribute__((noinline, unused)) void tile_ahead${suffix}(${operands}, const char *ahead) { ${call(rows, 2)} }
+`;
+  const each =
+    prefetchBytes > 0 ? `        if (fetch == 1) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n` : "";
   const accumulate = `/*
- * out[m][0..47] = sum over k of a[m][k] * b[k][0..47], or with carry that chain continued from out. Prefetching runs ahead across panel ends: it only pays while b
- * comes from memory.
+ * out[m][0..47] = sum over k of a[m][k] * b[k][0..47], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs ahead across
+ * panel ends (1) or takes a line of what comes next now and then (2): both only pay while b comes from memory.
  */
-INLINE void accumulate${suffix}(const float *a, int64_t stride, const float *b, int64_t depth, float *out, const int rows, const int prefetch, const int carry) {
-  for (int column = 0; column < ${panelColumns}; column += ${columns}) {
+INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int fetch, const char *ahead) {
+  (void)ahead;
+  for (int column = 0; column < ${panelColumns}; column += columns) {
+    const int vectors = columns / ${lanes};
     ${type} sum[${rows}][${vectors}];
 #pragma GCC unroll ${rows}
     for (int m = 0; m < rows; m++)
 #pragma GCC unroll ${vectors}
-      for (int v = 0; v < ${vectors}; v++) sum[m][v] = carry ? load_${form}(out + m * ${panelColumns} + column + ${lanes} * v) : splat_${form}(0);
-    for (int64_t k = 0; k < depth; k++) {
-      const float *const line = b + k * ${panelColumns} + column;
-      ${type} w[${vectors}];
+      for (int v = 0; v < vectors; v++) sum[m][v] = carry ? load_${form}(out + m * ${panelColumns} + column + ${lanes} * v) : splat_${form}(0);
+    const int64_t step = fetch == 2 ? ${aheadEvery} : depth;
+    for (int64_t from = 0; from < depth; from += step) {
+      const int64_t to = from + step < depth ? from + step : depth;
+      if (fetch == 2) __builtin_prefetch(ahead, 0, 3), ahead += ${lineBytes};
+      for (int64_t k = from; k < to; k++) {
+        const float *const line = b + k * ${panelColumns} + column;
+        ${type} w[${vectors}];
 #pragma GCC unroll ${vectors}
-      for (int v = 0; v < ${vectors}; v++) {
-        w[v] = load_${form}(line + ${lanes} * v);
-${ahead}      }
+        for (int v = 0; v < vectors; v++) {
+          w[v] = load_${form}(line + ${lanes} * v);
+${each}        }
 #pragma GCC unroll ${rows}
-      for (int m = 0; m < rows; m++) {
-        const ${type} x = splat_${form}(a[m * stride + k]);
+        for (int m = 0; m < rows; m++) {
+          const ${type} x = splat_${form}(a[m * stride + k]);
 #pragma GCC unroll ${vectors}
-        for (int v = 0; v < ${vectors}; v++) sum[m][v] = fma_${form}(x, w[v], sum[m][v]);
+          for (int v = 0; v < vectors; v++) sum[m][v] = fma_${form}(x, w[v], sum[m][v]);
+        }
       }
     }
 #pragma GCC unroll ${rows}
     for (int m = 0; m < rows; m++)
 #pragma GCC unroll ${vectors}
-      for (int v = 0; v < ${vectors}; v++) store_${form}(out + m * ${panelColumns} + column + ${lanes} * v, sum[m][v]);
+      for (int v = 0; v < vectors; v++) store_${form}(out + m * ${panelColumns} + column + ${lanes} * v, sum[m][v]);
   }
 }
 `;
-  return [accumulate, tile("tile", 0), ...(carried ? [tile("tile_on", 1)] : [])];
+  return [accumulate, forms, ...(cut ? [aheadForm] : [])];
 }
 
 interface XAddress {
@@ -111,6 +129,8 @@ export class ContractionEmitter {
   readonly #copied: boolean;
   readonly #panels: number;
   readonly #suffix: string;
+  /** Scratch for the sums of a cut block, one area per contraction of a segment; the segments share them. */
+  readonly #sums: string[] = [];
   /** The schedule the kernel is rendered with. */
   readonly schedule: ContractionSchedule;
 
@@ -135,14 +155,21 @@ export class ContractionEmitter {
   }
 
   get functions(): string[] {
-    return tileFunctions(this.isa, tileOf(this.schedule), this.#suffix, this.#carried);
+    return tileFunctions(this.isa, tileOf(this.schedule), this.#suffix, this.#cut);
   }
 
-  /** One matrix read in place may be cut along k. */
-  get #carried(): boolean {
+  /** The inner axis is taken up in pieces, panel by panel. */
+  get #cut(): boolean {
+    const { chunkDepth } = this.schedule;
+    return chunkDepth > 0 && chunkDepth < this.#depth && !this.#deep;
+  }
+
+  /** One matrix and x in place: pieces of x are copied and serve several panels. */
+  get #deep(): boolean {
     const [segment] = this.kernel.segments;
     return (
       this.schedule.chunkDepth > 0 &&
+      this.schedule.panelsTogether > 1 &&
       !this.#copied &&
       this.kernel.segments.length === 1 &&
       segment?.contractions.length === 1 &&
@@ -162,7 +189,7 @@ export class ContractionEmitter {
     const whole = [tileRows, 8].find((height) => blockRows % height === 0) ?? 1;
     writer.line(`const int64_t blocks = (${rows} + ${blockRows - 1}) / ${blockRows};`);
     writer.line(`const int64_t tall = blocks > 0 ? ((${rows} + blocks - 1) / blocks + ${whole - 1}) / ${whole} * ${whole} : ${whole};`);
-    if (this.#carried) {
+    if (this.#deep) {
       this.#emitDeep(kernel.segments[0] as ContractionSegment);
       return;
     }
@@ -242,7 +269,7 @@ export class ContractionEmitter {
     const { writer } = this;
     const { blockRows, chunkDepth, panelsTogether, tileRows } = this.schedule;
     const rowStride = packedStride(chunkDepth);
-    const tile = (name: string, lead: string): string => `${name}${this.#suffix}(${lead}a, stride, w, part, sums);`;
+    const tile = (name: string, lead: string): string => `${name}${this.#suffix}(${lead}a, stride, w, part, sums, k > 0);`;
     const rows = writer.number(this.#rows);
     const [node] = segment.contractions as readonly [Node];
     const weight = writer.pointer(node.states[0]?.state as object, "f32", "weight");
@@ -270,9 +297,8 @@ export class ContractionEmitter {
             writer.line(`const int64_t height = count - m < ${tileRows} ? count - m : ${tileRows};`);
             writer.line(`const float *const a = x + m * stride;`);
             writer.line(`float *const sums = ${area} + ((u - unit) * ${blockRows} + m) * ${panelColumns};`);
-            writer.line(`if (m > 0 && height == ${tileRows}) { if (k == 0) ${tile("tile_full", "")} else ${tile("tile_on_full", "")} }`);
-            writer.line(`else if (k == 0) ${tile("tile", "height, ")}`);
-            writer.line(`else ${tile("tile_on", "height, ")}`);
+            writer.line(`if (m > 0 && height == ${tileRows}) ${tile("tile_full", "")}`);
+            writer.line(`else ${tile("tile", "height, ")}`);
           });
         });
       });
@@ -292,6 +318,10 @@ export class ContractionEmitter {
     const panelBytes = this.#depth * panelColumns;
     const weights = segment.contractions.map((node) => this.#weight(node, panel, panelBytes, packed));
     writer.line(`const int64_t column0 = ${panel} * ${panelColumns};`);
+    if (this.#cut) {
+      this.#emitCut(segment, x, weights);
+      return;
+    }
     segment.contractions.forEach((_, index) =>
       writer.line(`float sums${index}[${tileRows} * ${panelColumns}] __attribute__((aligned(64)));`),
     );
@@ -301,13 +331,50 @@ export class ContractionEmitter {
         weights
           .map(
             (weight, index) =>
-              `${name}${this.#suffix}(${lead}${x.pointer} + m * ${x.stride}, ${x.stride}, ${weight}, ${this.#depth}, sums${index});`,
+              `${name}${this.#suffix}(${lead}${x.pointer} + m * ${x.stride}, ${x.stride}, ${weight}, ${this.#depth}, sums${index}, 0);`,
           )
           .join(" ");
       writer.line(`if (m > 0 && height == ${tileRows}) { ${call("tile_full", "")} }`);
       writer.line(`else { ${call("tile", "height, ")} }`);
       writer.block("for (int64_t i = 0; i < height; i++)", () => this.#emitEpilogue(segment));
     });
+  }
+
+  /**
+   * Pieces of k outside, tiles inside: a piece of the panel stays in the first-level cache while all rows pass, and the first of them fetch the next piece. Few
+   * rows go by twos, which take a whole line of the panel at once.
+   */
+  #emitCut(segment: ContractionSegment, x: XAddress, weights: readonly string[]): void {
+    const { writer } = this;
+    const { tileRows, tileColumns, chunkDepth } = this.schedule;
+    const { lanes } = isaTable[this.isa].tile;
+    const wide = Array.from({ length: tileRows }, (_, index) => tileRows - index).find(
+      (rows) => columnsOf(rows, tileOf(this.schedule), lanes) === panelColumns,
+    ) as number;
+    const linesPerTile = Math.ceil(chunkDepth / aheadEvery) * (panelColumns / tileColumns);
+    weights.forEach((weight, index) => {
+      const area = (this.#sums[index] ??= writer.scratch(this.schedule.blockRows * panelColumns));
+      writer.line(`float *const sums${index} = ${area};`);
+      writer.block(`for (int64_t k = 0; k < ${this.#depth}; k += ${chunkDepth})`, () => {
+        writer.line(`const int64_t part = ${this.#depth} - k < ${chunkDepth} ? ${this.#depth} - k : ${chunkDepth};`);
+        writer.line(`const int64_t lines = part * ${(panelColumns * 4) / lineBytes}, rows = count <= 8 ? ${wide} : ${tileRows};`);
+        writer.line(`const float *const w = ${weight} + k * ${panelColumns};`);
+        writer.line(`const char *next = (const char *)(w + part * ${panelColumns}), *const stop = next + lines * ${lineBytes};`);
+        writer.block("for (int64_t m = 0; m < count; m += rows)", () => {
+          writer.line(`const int64_t height = count - m < rows ? count - m : rows;`);
+          writer.line(`const float *const a = ${x.pointer} + m * ${x.stride} + k;`);
+          writer.line(`float *const sums = sums${index} + m * ${panelColumns};`);
+          const operands = `a, ${x.stride}, w, part, sums, k > 0`;
+          writer.line(
+            `if (height == ${tileRows} && next < stop) { tile_ahead${this.#suffix}(${operands}, next); next += ${linesPerTile * lineBytes}; }`,
+          );
+          writer.line(`else if (height == ${tileRows}) tile_full${this.#suffix}(${operands});`);
+          writer.line(`else tile${this.#suffix}(height, ${operands});`);
+        });
+      });
+    });
+    writer.line("const int64_t m = 0;");
+    writer.block("for (int64_t i = 0; i < count; i++)", () => this.#emitEpilogue(segment));
   }
 
   /** C text of the panel's weights; a computed matrix is first copied into panel order. */

@@ -31,7 +31,7 @@ export const isaTable: Record<TargetIsa, IsaRecord> = {
   z[1] = (f32x8)__builtin_ia32_vfmaddps256(x[1], y[1], z[1]);
   memcpy(&c, z, 64);
   return c;`),
-    tile: { rows: 6, vectors: 2, lanes: 8 },
+    tile: { rows: 4, vectors: 3, lanes: 8 },
   },
   neon: { fma: viaClang(fmaByLane), tile: { rows: 4, vectors: 1, lanes: 16 } },
   plain: { fma: fmaByLane, tile: { rows: 2, vectors: 1, lanes: 16 } },

@@ -8,6 +8,8 @@ const blockRows = 256;
 const prologueBytes = 1 << 20;
 /** Depth from which a contraction is cut along k, so that a block's part of x stays in the second-level cache while all panels pass. */
 const deep = 1536;
+/** Depth of the pieces of a panel that stay in the first-level cache beside the rows that pass; only narrow vectors need it, as they read a piece more often. */
+const firstLevelDepth: Partial<Record<TargetIsa, number>> = { avx2: 64 };
 
 /** Most rows per block, a multiple of 8; fewer when deep rows are written to scratch. */
 const largestBlock = (depth: number, copied: boolean): number =>
@@ -25,8 +27,8 @@ export function usualContractionSchedule(depth: number, copied: boolean, isa: Ta
     tileRows: rows,
     tileColumns: vectors * lanes,
     prefetchBytes: 8192,
-    chunkDepth: depth >= deep && !copied ? 512 : 0,
-    panelsTogether: 8,
+    chunkDepth: depth >= deep && !copied ? 512 : (firstLevelDepth[isa] ?? 0),
+    panelsTogether: depth >= deep ? 8 : 1,
   };
 }
 
