@@ -27,8 +27,8 @@ export function usualContractionSchedule(depth: number, copied: boolean, isa: Ta
     tileRows: rows,
     tileColumns: vectors * lanes,
     prefetchBytes: 8192,
-    chunkDepth: depth >= deep && !copied ? 512 : (firstLevelDepth[isa] ?? 0),
-    panelsTogether: depth >= deep ? 8 : 1,
+    chunkDepth: firstLevelDepth[isa] ?? (depth >= deep && !copied ? 512 : 0),
+    panelsTogether: firstLevelDepth[isa] ? 1 : 8,
   };
 }
 

@@ -18,9 +18,9 @@ export interface ContractionSchedule {
   readonly tileColumns: number;
   /** Bytes of weights fetched ahead of their use while the first tile of a panel is computed; 0 = none. */
   readonly prefetchBytes: number;
-  /** Depth of the pieces in which a block takes up the inner axis, its sums stored between them; 0 = in one piece. Only x that lies in memory can be cut. */
+  /** Depth of the pieces in which a block takes up the inner axis, its sums stored between them; 0 = in one piece. */
   readonly chunkDepth: number;
-  /** Panels whose sums are kept while the inner axis advances. */
+  /** Panels whose sums are kept while the inner axis advances; from 2 on each piece of x is copied for them, where x lies in memory. */
   readonly panelsTogether: number;
 }
 
