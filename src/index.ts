@@ -3,7 +3,7 @@
  */
 export { Forecaster, type LoadOptions } from "./forecast/forecaster.js";
 export { Forecast, SeriesForecast, type ForecastJson, type ForecastReport, type SeriesForecastJson } from "./forecast/forecast.js";
-export type { PredictOptions, PredictProgress } from "./forecast/options.js";
+export type { PredictOptions, PredictProgress, StreamOptions } from "./forecast/options.js";
 export type { SeriesInput, Values } from "./forecast/series.js";
 export type { Timestamp, Warning } from "./forecast/calendar.js";
 export type { Device as DeviceChoice, KvCache, Mode } from "./forecast/settings.js";
@@ -26,6 +26,7 @@ export {
   type RotaryTables,
 } from "./tensor/index.js";
 export { AbortedError, type Device } from "./runtime/device.js";
+export { NativeError, type NativeErrorCode } from "./runtime/native/errors.js";
 export {
   currentStance,
   DeviceError,

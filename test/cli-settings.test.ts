@@ -138,3 +138,65 @@ test("config lists every setting with value and source, and names what is known 
   const json = JSON.parse((await runCli(["config", "--json"], { environment: { TEMPOGRAPH_SEED: "5" } })).out) as { settings: object[] };
   expect(json.settings).toContainEqual({ name: "seed", value: 5, source: "TEMPOGRAPH_SEED" });
 });
+
+test("of two variables of one row, the first that can be read decides", () => {
+  expect(mode({ environment: { TOTO_COMPILE: "1", MARKETSIM_TOTO_COMPILE: "0" } })).toEqual(["reduce-overhead", "default"]);
+  expect(mode({ environment: { TOTO_COMPILE: "perhaps", MARKETSIM_TOTO_COMPILE: "0" } })).toEqual(["eager", "MARKETSIM_TOTO_COMPILE"]);
+  expect(mode({ environment: { REAL_TOTO_COMPILE_BACKEND: "inductor", TOTO_COMPILE_BACKEND: "eager" } })).toEqual([
+    "reduce-overhead",
+    "default",
+  ]);
+  const kronos = { flags: { model: "bundled:kronos-nano" } };
+  expect(mode({ ...kronos, environment: { KRONOS_COMPILE: "1", MARKETSIM_KRONOS_COMPILE: "0", KRONOS_COMPILE_MODE: "eager" } })).toEqual([
+    "eager",
+    "KRONOS_COMPILE_MODE",
+  ]);
+});
+
+test("config explain: every source from the strongest to the weakest, and what became of it", async () => {
+  const folder = temporaryFolder();
+  writeFileSync(join(folder, ".env.compile"), "export TOTO_DISABLE_COMPILE=0\nexport TOTO_COMPILE_MODE=eager\n");
+  const environment = { TEMPOGRAPH_MODE: "default", TOTO_COMPILE: "1", TORCH_COMPILE_MODE: "eager", ADD_LATEST: "1", TEMPOGRAPH_SEED: "3" };
+  const explain = async (
+    words: readonly string[],
+  ): Promise<{ settings: { name: string; value: unknown; candidates: string[][] }[]; knownButUnused: string[] }> => {
+    const run = await runCli(["config", "explain", "--json", ...words], { environment, folder });
+    expect(run).toMatchObject({ code: 0, error: "" });
+    const { settings, knownButUnused } = JSON.parse(run.out) as {
+      settings: { name: string; value: unknown; candidates: { source: string; text: string; effect: string }[] }[];
+      knownButUnused: string[];
+    };
+    return {
+      knownButUnused,
+      settings: settings.map(({ name, value, candidates }) => ({
+        name,
+        value,
+        candidates: candidates.map(({ source, text, effect }) => [source, text, effect]),
+      })),
+    };
+  };
+  const { settings, knownButUnused } = await explain(["--mode", "reduce-overhead"]);
+  expect(settings.find(({ name }) => name === "mode")).toEqual({
+    name: "mode",
+    value: "reduce-overhead",
+    candidates: [
+      [".env.compile TOTO_DISABLE_COMPILE", "0", "no opinion"],
+      ["--mode", "reduce-overhead", "wins"],
+      ["TEMPOGRAPH_MODE", "default", "overridden"],
+      ["TOTO_COMPILE", "1", "no opinion"],
+      ["TORCH_COMPILE_MODE", "eager", "overridden"],
+      [".env.compile TOTO_COMPILE_MODE", "eager", "overridden"],
+      ["default", "reduce-overhead", "overridden"],
+    ],
+  });
+  expect(settings.find(({ name }) => name === "seed")?.candidates).toEqual([
+    ["TEMPOGRAPH_SEED", "3", "wins"],
+    ["default", "0", "overridden"],
+  ]);
+  expect(settings.map(({ name }) => name)).toEqual(SETTING_NAMES);
+  for (const { candidates } of settings) expect(candidates.filter(([, , effect]) => effect === "wins").length).toBe(1);
+  expect(knownButUnused).toEqual(["ADD_LATEST"]);
+  const text = await runCli(["config", "explain"], { environment, folder });
+  expect(text.out).toMatch(/mode +\.env\.compile TOTO_DISABLE_COMPILE +0 +no opinion\n +TEMPOGRAPH_MODE +default +wins\n/);
+  expect(text.out).toContain("ADD_LATEST: known, not used here\n");
+});

@@ -267,7 +267,11 @@ describe("calendars", () => {
     [["2024-01-01", "2024-01-02", "2024-01-02"], undefined, /^s, index 2: timestamp 2024-01-02 occurs twice/],
     [["2024-01-02", "2024-01-01"], undefined, /^s, index 1: timestamp 2024-01-01 comes after 2024-01-02; sort/],
     [["2024-01-01", "today"], undefined, /^s, index 1: "today" is no timestamp/],
-    [["2024-01-01T00:00Z", "2024-01-01T01:00"], undefined, /index 1: .*having an offset or not/],
+    [
+      ["2024-01-01T00:00Z", "2024-01-01T01:00"],
+      undefined,
+      /index 1: timestamp .* has no offset from UTC, the one before has one; give every timestamp/,
+    ],
     [["2024-01-01", "2024-01-02", "2024-01-02T12:00"], "D", /index 2: .*not a whole number of 1d steps/],
     [["1924-01-01", "2024-01-02"], "1s", /more than 50000000 steps/],
     [["2024-01-01", "2024-01-02"], "sometimes", /unknown frequency "sometimes"/],

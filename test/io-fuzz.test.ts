@@ -1,4 +1,4 @@
-/** Damaged and random input: every reader answers or refuses with an InputError - no crash, no hang, no other error. Seeds are printed by fast-check. */
+/** Damaged and random input, 10,000 tables and 10,000 safetensors headers from a fixed seed: every reader answers or refuses with an InputError - no crash, no hang, no other error. */
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -62,7 +62,7 @@ test("random CSV and JSON text", async () => {
         );
       },
     ),
-    { numRuns: 4000 },
+    { numRuns: 10_000, seed: 8 },
   );
 });
 
@@ -100,7 +100,7 @@ test("random safetensors headers", () => {
         });
       },
     ),
-    { numRuns: 4000 },
+    { numRuns: 10_000, seed: 8 },
   );
 });
 
@@ -110,7 +110,7 @@ test("random bytes called Parquet", async () => {
       const framed = Buffer.concat([Buffer.from("PAR1"), bytes, Buffer.from("PAR1")]);
       await parseParquet(framed, "x.parquet").catch((error: unknown) => expect(error).toBeInstanceOf(InputError));
     }),
-    { numRuns: 300 },
+    { numRuns: 300, seed: 8 },
   );
 });
 

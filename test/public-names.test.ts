@@ -10,6 +10,7 @@ test("public names", () => {
       "Forecast",
       "Forecaster",
       "InputError",
+      "NativeError",
       "RecompileError",
       "SeriesForecast",
       "Size",

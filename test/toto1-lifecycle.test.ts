@@ -64,7 +64,7 @@ describe("loading", () => {
   });
 
   test("wrong places", async () => {
-    expect(await refusal(join(folder, "absent"))).toMatch(/absent does not exist.*config\.json/);
+    expect(await refusal(join(folder, "absent"))).toMatch(/absent" does not exist.*config\.json/);
     const empty = mkdtempSync(join(folder, "empty-"));
     expect(await refusal(empty)).toMatch(/no config\.json \(it is empty\)/);
     writeFileSync(join(empty, "config.json"), "{}");
@@ -111,7 +111,7 @@ describe("loading", () => {
   });
 
   test.each([
-    ["patch_size", 0, /"patch_size" is 0, expected a positive whole number/],
+    ["patch_size", 0, /"patch_size" is 0, expected a whole number from 1 to 1048576/],
     ["patch_size", "8", /"patch_size" is "8"/],
     ["stride", 4, /"stride" is 4 but "patch_size" 8/],
     ["embed_dim", 33, /"embed_dim" 33 over "num_heads" 4/],

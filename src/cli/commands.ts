@@ -3,7 +3,7 @@
  */
 import type { Command } from "commander";
 import { resolveSettings } from "../forecast/resolve-settings.js";
-import { SETTINGS, type SettingName } from "../forecast/settings.js";
+import { SETTING_NAMES, SETTINGS, type SettingName } from "../forecast/settings.js";
 import type { AnalyzeCommandOptions } from "./analyze.js";
 import type { CliContext } from "./context.js";
 import type { EvaluateFlags } from "./evaluate.js";
@@ -12,13 +12,19 @@ import type { CacheFlags } from "./cache.js";
 import type { CompileFlags } from "./compile.js";
 import type { InspectFlags } from "./inspect.js";
 import type { ModelsFlags } from "./models.js";
+import { examplesText } from "./help-examples.js";
 import { settingFlags } from "./setting-flags.js";
 
 type Finish = (code: number) => void;
 
 export function addCommands(program: Command, context: CliContext, finish: Finish): void {
   const add = (name: string): Command =>
-    program.command(name).copyInheritedSettings(program).helpOption("--help", "print help").allowExcessArguments(false);
+    program
+      .command(name)
+      .copyInheritedSettings(program)
+      .helpOption("--help", "print help")
+      .allowExcessArguments(false)
+      .addHelpText("after", examplesText(name));
   forecastCommand(add("forecast"), context, finish);
   evaluateCommand(add("evaluate"), context, finish);
   demoCommand(add("demo"), context, finish);
@@ -172,6 +178,22 @@ function configCommand(command: Command, context: CliContext, finish: Finish): v
       const { runConfig } = await import("./config.js");
       finish(runConfig(context, flags));
     });
+  const explain = command
+    .command("explain")
+    .copyInheritedSettings(command)
+    .helpOption("--help", "print help")
+    .allowExcessArguments(false)
+    .addHelpText("after", examplesText("config explain"))
+    .description("list every source of every setting, from the strongest to the weakest, and what became of it");
+  settingOptions(
+    explain,
+    SETTING_NAMES.filter((name) => SETTINGS[name].flag !== undefined),
+  );
+  explain.option("--json", "as JSON").action(async (flags: { json?: boolean }, explaining: Command) => {
+    const { runConfigExplain } = await import("./config.js");
+    // `config --json explain` is read as the outer command's flag.
+    finish(runConfigExplain(context, { ...flags, ...explaining.optsWithGlobals<{ json?: boolean }>() }));
+  });
 }
 
 function goldenCommand(command: Command, context: CliContext, finish: Finish): void {

@@ -4,7 +4,7 @@
  */
 import { InputError } from "../forecast/errors.js";
 import { resolveSettings } from "../forecast/resolve-settings.js";
-import type { SettingName } from "../forecast/settings.js";
+import type { SettingName, SettingValues } from "../forecast/settings.js";
 import { DEFAULT_HORIZON } from "../forecast/options.js";
 import type { PredictOptions } from "../index.js";
 import { readSeriesTable, type SeriesTable, type TableRequest, type TableSeries } from "../io/table.js";
@@ -61,7 +61,7 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
   if (flags.output !== undefined && flags.output !== "-") checkOutput(flags.output);
   const { values, settings } = resolveSettings({ flags: settingFlags(flags), environment: context.environment, folder: context.folder });
   const windows = flags.last === undefined ? undefined : wholeNumber(flags.last, "--last");
-  const table = await readTable(file, flags, context);
+  const table = await readTable(file, flags, context, values, windows);
   if (flags.quiet !== true) for (const text of table.notes) note(context, text);
   const known = flags.known === undefined ? undefined : await readSeriesTable(flags.known, knownRequest(flags));
   const sampling = candleFlags(flags);
@@ -74,6 +74,9 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
     ...(flags.tokenizer === undefined ? {} : { tokenizer: flags.tokenizer }),
     ...(flags.revision === undefined ? {} : { revision: flags.revision }),
     ...(flags.offline === undefined ? {} : { offline: flags.offline }),
+    onNote: (text) => {
+      if (flags.quiet !== true) note(context, text);
+    },
     signal: context.signal,
     onDownload: (done, total) => download.update(done, total, bytes),
     ...(values.threads === undefined ? {} : { threads: values.threads }),
@@ -129,7 +132,13 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
   }
 }
 
-async function readTable(file: string, flags: ForecastFlags, context: CliContext): Promise<SeriesTable> {
+async function readTable(
+  file: string,
+  flags: ForecastFlags,
+  context: CliContext,
+  values: SettingValues,
+  windows: number | undefined,
+): Promise<SeriesTable> {
   const targets = splitNames(flags.target, "--target");
   const past = splitNames(flags.past, "--past");
   const request: TableRequest = {
@@ -137,6 +146,7 @@ async function readTable(file: string, flags: ForecastFlags, context: CliContext
     ...(flags.frequency === undefined ? {} : { frequency: flags.frequency }),
     ...(targets === undefined ? {} : { targets }),
     ...(past === undefined ? {} : { past }),
+    keepRows: Math.max(16_384, (values.context ?? 0) + (windows ?? 0) * (values.horizon ?? 1024)),
   };
   return file === "-" ? readSeriesTable(file, request, context.standardInput()) : readSeriesTable(file, request);
 }

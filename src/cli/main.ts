@@ -2,6 +2,7 @@
 /**
  * The `tempograph` executable: binds commands to this process - streams, terminal, Ctrl-C, broken pipes - and sets the exit code.
  */
+import { writeSync } from "node:fs";
 import { addAbortSignal } from "node:stream";
 // Not through index.ts: commands that run no model should not load the compiler.
 import { Forecaster } from "../forecast/forecaster.js";
@@ -20,9 +21,12 @@ process.on("SIGINT", () => {
 });
 
 /** The reader went away (`| head`): nobody is left to tell, and nothing is wrong. */
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 2));
-}
+process.stderr.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 2));
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit(0);
+  writeSync(2, `tempograph: cannot write standard output: ${error.message}\n`);
+  process.exit(2);
+});
 
 const context: CliContext = {
   writeOut: (text) => void process.stdout.write(text),

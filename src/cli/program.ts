@@ -8,6 +8,7 @@ import { readSwitch, SETTINGS } from "../forecast/settings.js";
 import { addCommands } from "./commands.js";
 import type { CliContext } from "./context.js";
 import { note } from "./context.js";
+import { ownSpellings } from "./flag-aliases.js";
 
 /** Error classes whose message already says what was found and what to do; they are not ours to call internal. */
 const EXPECTED_CODES: readonly string[] = ["device-unavailable", "recompile"];
@@ -19,7 +20,7 @@ export async function runProgram(words: readonly string[], context: CliContext):
     code = result;
   });
   try {
-    await program.parseAsync([...words], { from: "user" });
+    await program.parseAsync(ownSpellings(words), { from: "user" });
     return code;
   } catch (error) {
     return failure(error, context);

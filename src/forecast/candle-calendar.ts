@@ -25,6 +25,7 @@ export interface MarketCalendar {
 /** "auto": what the timestamps show. "24/7": one candle after the other. */
 export type CandleCalendar = "auto" | "24/7" | MarketCalendar;
 
+/** How candles follow each other, where the timestamps alone do not say. */
 export interface CandleCalendarOptions {
   readonly calendar?: CandleCalendar | undefined;
   /** IANA zone that the wall clock is read in; default: the offset each stamp is written with. */
@@ -33,6 +34,7 @@ export interface CandleCalendarOptions {
   readonly frequency?: string | undefined;
 }
 
+/** The candles of a series on their calendar, and when the next ones are due. */
 export interface CandlePlan {
   /** Length of a candle in milliseconds. */
   readonly barMilliseconds: number;

@@ -29,6 +29,7 @@ export interface ForecastReport {
   readonly meanKind: string;
 }
 
+/** One entry of the JSON form. A number that is not finite is null there. */
 export interface SeriesForecastJson {
   id: string;
   variate: string;
@@ -38,6 +39,7 @@ export interface SeriesForecastJson {
   paths?: number[][];
 }
 
+/** The JSON form of a forecast; schemas/forecast.schema.json describes it. */
 export interface ForecastJson {
   series: SeriesForecastJson[];
   report?: ForecastReport;
@@ -57,7 +59,18 @@ export class SeriesForecast {
   readonly #knots: { levels: readonly number[]; values: Float32Array } | undefined;
   readonly #known = new Map<number, Float64Array>();
 
-  constructor(id: string, variate: string, timestamps: readonly Timestamp[], answer: ModelSeriesAnswer, row: number) {
+  readonly #stated: { readonly quantiles: readonly number[]; readonly paths: boolean };
+
+  constructor(
+    id: string,
+    variate: string,
+    timestamps: readonly Timestamp[],
+    answer: ModelSeriesAnswer,
+    row: number,
+    /** What `toJSON` states: the levels and paths that were asked for. */
+    stated: { readonly quantiles: readonly number[]; readonly paths: boolean } = { quantiles: [], paths: false },
+  ) {
+    this.#stated = stated;
     this.id = id;
     this.variate = variate;
     this.timestamps = timestamps;
@@ -106,23 +119,23 @@ export class SeriesForecast {
     return values;
   }
 
-  toJSON(levels: readonly number[] = [], withPaths = false): SeriesForecastJson {
+  /** The levels and paths that the call asked for. `JSON.stringify` passes a key, which is not looked at. */
+  toJSON(_key?: string): SeriesForecastJson {
     const quantiles: Record<string, number[]> = {};
-    for (const level of this.hasQuantiles ? levels : []) quantiles[String(level)] = Array.from(this.quantile(level));
+    for (const level of this.hasQuantiles ? this.#stated.quantiles : []) quantiles[String(level)] = Array.from(this.quantile(level));
     return {
       id: this.id,
       variate: this.variate,
       timestamps: [...this.timestamps],
       mean: Array.from(this.mean),
       quantiles,
-      ...(withPaths && this.paths !== undefined ? { paths: this.paths.map((path) => Array.from(path)) } : {}),
+      ...(this.#stated.paths && this.paths !== undefined ? { paths: this.paths.map((path) => Array.from(path)) } : {}),
     };
   }
 }
 
 export interface ForecastShape {
   readonly quantiles: readonly number[];
-  readonly paths: boolean;
   readonly report: boolean;
 }
 
@@ -171,8 +184,8 @@ export class Forecast implements Iterable<SeriesForecast> {
 
   /** Key order and number text are fixed: without the report, equal inputs give equal bytes of `JSON.stringify`. */
   toJSON(): ForecastJson {
-    const { quantiles, paths, report } = this.#shape;
-    return { series: this.series.map((entry) => entry.toJSON(quantiles, paths)), ...(report ? { report: this.report } : {}) };
+    const { report } = this.#shape;
+    return { series: this.series.map((entry) => entry.toJSON()), ...(report ? { report: this.report } : {}) };
   }
 
   #only(name: string): SeriesForecast {

@@ -9,10 +9,12 @@ import { checkCandles, prepareCandles } from "./candles.js";
 import { InputError } from "./errors.js";
 import { Forecast, SeriesForecast, type ForecastReport } from "./forecast.js";
 import { loadModelFor, type LoadOptions } from "./load.js";
-import { checkOptions, DEFAULT_HORIZON, type CheckedOptions, type PredictOptions } from "./options.js";
+import { checkOptions, DEFAULT_HORIZON, type CheckedOptions, type PredictOptions, type StreamOptions } from "./options.js";
 import { reportBetween } from "./report.js";
 import { checkSeries, prepareSeries, type PreparedSeries, type SeriesInput } from "./series.js";
 
+/** Series that `stream` puts into one call unless told otherwise. */
+const DEFAULT_BATCH = 64;
 /** Rows (series x paths) that one call of a model takes; larger requests are split, with the same bits. */
 const MAXIMUM_ROWS = 4096;
 
@@ -25,9 +27,12 @@ interface CheckedEntry {
   prepare(horizon: number, context: number): PreparedSeries;
 }
 
+/** A loaded model that answers forecast requests. Owns device memory until `dispose`; several can live in one process and in its worker threads. */
 export class Forecaster {
   readonly #model: ForecastModel;
   readonly #loadMilliseconds: number;
+  /** Looks at the settings file before each request; true when it asks for op by op. */
+  readonly #followSettings: () => boolean;
   #lastReport: ModelReport | undefined;
   #firstMilliseconds: number | undefined;
   #totalMilliseconds = 0;
@@ -35,9 +40,10 @@ export class Forecaster {
   #queue: Promise<unknown> = Promise.resolve();
   #disposed = false;
 
-  private constructor(model: ForecastModel, loadMilliseconds: number) {
+  private constructor(model: ForecastModel, loadMilliseconds: number, followSettings: () => boolean = () => false) {
     this.#model = model;
     this.#loadMilliseconds = loadMilliseconds;
+    this.#followSettings = followSettings;
   }
 
   /**
@@ -46,8 +52,8 @@ export class Forecaster {
    */
   static async load(reference: string, options: LoadOptions = {}): Promise<Forecaster> {
     const started = performance.now();
-    const model = await loadModelFor(reference, options);
-    return new Forecaster(model, performance.now() - started);
+    const { model, followSettings } = await loadModelFor(reference, options);
+    return new Forecaster(model, performance.now() - started, followSettings);
   }
 
   /** Wraps a model that is already loaded; the forecaster owns it from now on. For tests and tools. */
@@ -84,12 +90,38 @@ export class Forecaster {
    * with the signal's reason when aborted. Calls on one forecaster run one after another; the event loop stays free.
    */
   async predict(series: SeriesInput | readonly SeriesInput[], options: PredictOptions = {}): Promise<Forecast> {
+    const list = Array.isArray(series) ? (series as readonly SeriesInput[]) : [series as SeriesInput];
+    if (list.length === 0) throw new InputError("empty-series", "no series: give at least one");
+    return this.#predictFrom(list, 0, options);
+  }
+
+  /**
+   * Forecasts series batch by batch and yields each entry, one per (series, variate) in the order given, when its batch is done: for more series
+   * than fit into memory, and for answers that should not wait for the last one. `series` may be any iterable, asynchronous or not; it is
+   * read one batch ahead of the answers at most. The numbers are those of one `predict` over all of them. Rejects like `predict`; leaving the loop stops the work.
+   */
+  async *stream(
+    series: Iterable<SeriesInput> | AsyncIterable<SeriesInput>,
+    options: StreamOptions = {},
+  ): AsyncGenerator<SeriesForecast, void, undefined> {
+    const { batch = DEFAULT_BATCH, onWarning, ...others } = options;
+    if (!Number.isInteger(batch) || batch < 1)
+      throw new InputError("bad-option", `batch must be a whole number of series, 1 or more; got ${batch}`);
+    let from = 0;
+    for await (const list of batchesOf(series, batch)) {
+      const forecast = await this.#predictFrom(list, from, others);
+      if (onWarning !== undefined) for (const warning of forecast.warnings) onWarning(warning);
+      yield* forecast.series;
+      from += list.length;
+    }
+  }
+
+  /** `from`: place of the first series among all of the caller's; names those without an id. */
+  async #predictFrom(list: readonly SeriesInput[], from: number, options: PredictOptions): Promise<Forecast> {
     this.#assertLoaded();
     const checked = checkOptions(options, this.#model.takes);
     checked.signal?.throwIfAborted();
-    const list = Array.isArray(series) ? (series as readonly SeriesInput[]) : [series as SeriesInput];
-    if (list.length === 0) throw new InputError("empty-series", "no series: give at least one");
-    const entries = this.#check(list, checked);
+    const entries = this.#check(list, from, checked);
     const horizon = this.#horizon(checked, entries);
     const context = checked.context ?? this.#model.maximumContext;
     const samples = checked.samples ?? this.#model.defaultSamples;
@@ -155,16 +187,16 @@ export class Forecaster {
     if (this.#disposed) throw new InputError("disposed", "this forecaster was disposed: load it again");
   }
 
-  #check(list: readonly SeriesInput[], { candles }: CheckedOptions): readonly CheckedEntry[] {
+  #check(list: readonly SeriesInput[], from: number, { candles }: CheckedOptions): readonly CheckedEntry[] {
     if (candles === undefined) {
       return list.map((input, index) => {
-        const series = checkSeries(input, index);
+        const series = checkSeries(input, from + index);
         return { seasonality: series.calendar.seasonality, prepare: (horizon, context) => prepareSeries(series, horizon, context) };
       });
     }
     const window = candles.sampling.maxContext ?? this.#model.maximumContext;
     return list.map((input, index) => {
-      const series = checkCandles(input, index, candles);
+      const series = checkCandles(input, from + index, candles);
       return { seasonality: undefined, prepare: (horizon, context) => prepareCandles(series, horizon, context, window, candles) };
     });
   }
@@ -183,6 +215,7 @@ export class Forecaster {
   async #run(prepared: readonly PreparedSeries[], horizon: number, samples: number, options: CheckedOptions): Promise<Forecast> {
     this.#assertLoaded();
     options.signal?.throwIfAborted();
+    const rolledBack = this.#followSettings();
     const before = this.#lastReport;
     const started = performance.now();
     const answers: ModelSeriesAnswer[] = [];
@@ -212,17 +245,19 @@ export class Forecaster {
     this.#totalMilliseconds += elapsed;
     const after = this.#disposed ? (this.#lastReport ?? this.#model.report()) : this.#model.report();
     this.#lastReport = after;
-    const report = reportBetween(before, after, { load: this.#loadMilliseconds, first: this.#firstMilliseconds, total: elapsed });
+    const counted = reportBetween(before, after, { load: this.#loadMilliseconds, first: this.#firstMilliseconds, total: elapsed });
+    const report = rolledBack ? { ...counted, mode: "eager" } : counted;
     const consistent = options.candles?.consistent ? makeConsistent(answers) : undefined;
+    const stated = { quantiles: options.quantiles, paths: options.paths };
     const entries = prepared.flatMap((entry, index) => {
       const answer = (consistent?.answers ?? answers)[index];
       if (answer === undefined) throw new Error(`the model answered ${answers.length} of ${prepared.length} series`);
-      return entry.variates.map((variate, row) => new SeriesForecast(entry.id, variate, entry.timestamps, answer, row));
+      return entry.variates.map((variate, row) => new SeriesForecast(entry.id, variate, entry.timestamps, answer, row, stated));
     });
+    for (const entry of entries) checkFinite(entry, this.#model.name);
     checkQuantiles(entries, options);
     return new Forecast(entries, report, [...prepared.flatMap((entry) => entry.warnings), ...(consistent?.warnings ?? [])], {
       quantiles: options.quantiles,
-      paths: options.paths,
       report: options.report,
     });
   }
@@ -235,6 +270,28 @@ function defaultHorizon(series: readonly CheckedEntry[]): number {
     throw new InputError("horizon-needed", `the series have different seasonal periods (${[...periods].join(", ")} steps): give a horizon`);
   }
   return [...periods][0] ?? DEFAULT_HORIZON;
+}
+
+/** Groups of at most `size`, in order. */
+async function* batchesOf(series: Iterable<SeriesInput> | AsyncIterable<SeriesInput>, size: number): AsyncGenerator<SeriesInput[]> {
+  let list: SeriesInput[] = [];
+  for await (const input of series) {
+    list.push(input);
+    if (list.length < size) continue;
+    yield list;
+    list = [];
+  }
+  if (list.length > 0) yield list;
+}
+
+/** An answer that is no number is a failure, not a forecast: damaged weights, or values near the end of float32. */
+function checkFinite({ id, variate, mean }: SeriesForecast, model: string): void {
+  const step = mean.findIndex((value) => !Number.isFinite(value));
+  if (step < 0) return;
+  throw new InputError(
+    "not-finite",
+    `series "${id}", "${variate}": ${model} answered ${mean[step]} for step ${step}, not a finite number; are its weights damaged, or the values near the end of float32 (3.4e38)?`,
+  );
 }
 
 function splitRows(prepared: readonly PreparedSeries[], samples: number): PreparedSeries[][] {

@@ -5,9 +5,11 @@ import { openCheckpoint } from "../io/checkpoint.js";
 import { isHubId, resolveHubModel, type HubOptions } from "../io/hub.js";
 import type { ForecastModel } from "../models/model.js";
 import { CATALOGUE } from "./catalogue.js";
-import { resolveSettings } from "./resolve-settings.js";
+import { InputError } from "./errors.js";
+import { resolveSettings, type SettingSources } from "./resolve-settings.js";
 import type { Device, KvCache, Mode } from "./settings.js";
 
+/** How a model is loaded. What is left out comes from the environment, then from the defaults: docs/settings.md. */
 export interface LoadOptions {
   /** Default "auto": native when a C compiler exists. */
   device?: Device;
@@ -31,8 +33,14 @@ export interface LoadOptions {
   onNote?: (note: string) => void;
 }
 
-/** Settings that are not in `options` come from the environment, see INTERFACES. Throws InputError. */
-export async function loadModelFor(reference: string, options: LoadOptions): Promise<ForecastModel> {
+export interface LoadedModel {
+  readonly model: ForecastModel;
+  /** Looks at the file that TEMPOGRAPH_ENV_FILE names, if any, and rolls the process back to op by op, or forward again. Returns whether it is rolled back. */
+  readonly followSettings: () => boolean;
+}
+
+/** Settings that are not in `options` come from the environment, see docs/settings.md. Throws InputError. */
+export async function loadModelFor(reference: string, options: LoadOptions): Promise<LoadedModel> {
   const {
     onNote = (note: string) => void process.stderr.write(`tempograph: ${note}\n`),
     tokenizer,
@@ -42,7 +50,8 @@ export async function loadModelFor(reference: string, options: LoadOptions): Pro
     onDownload,
     ...settings
   } = options;
-  const { values } = resolveSettings({ options: { model: reference, ...settings }, environment: process.env, folder: process.cwd() });
+  const sources = { options: { model: reference, ...settings }, environment: process.env, folder: process.cwd() };
+  const { values } = resolveSettings(sources);
   const hub = {
     environment: process.env,
     ...(offline === undefined ? {} : { offline }),
@@ -53,8 +62,8 @@ export async function loadModelFor(reference: string, options: LoadOptions): Pro
   const folder = await folderOf(reference, { ...hub, ...(revision === undefined ? {} : { revision }) });
   const tokenizerFolder = needed === undefined ? undefined : await folderOf(needed, hub);
   // Deferred, so that commands which load no model start without the compiler.
-  const { loadModel } = await import("../models/registry.js");
-  return loadModel(folder, {
+  const [{ loadModel }, { rollBack }] = await Promise.all([import("../models/registry.js"), import("../models/rollback.js")]);
+  const model = await loadModel(folder, {
     device: values.device,
     mode: values.mode,
     threads: values.threads,
@@ -63,6 +72,24 @@ export async function loadModelFor(reference: string, options: LoadOptions): Pro
     openFolder: openCheckpoint,
     onNote,
   });
+  let rolledBack = false;
+  const followSettings = (): boolean => {
+    rolledBack = values.mode !== "eager" && wantsEager(sources, rolledBack);
+    rollBack(rolledBack);
+    return rolledBack;
+  };
+  return { model, followSettings };
+}
+
+/** Whether the settings, read again, ask for op by op. A file that is gone or being replaced changes nothing: a running process goes on as it was. */
+function wantsEager(sources: SettingSources, before: boolean): boolean {
+  if ((sources.environment["TEMPOGRAPH_ENV_FILE"] ?? "").trim() === "") return before;
+  try {
+    return resolveSettings(sources).values.mode === "eager";
+  } catch (error) {
+    if (error instanceof InputError && error.code === "settings-file") return before;
+    throw error;
+  }
 }
 
 /** The folder of a hub id; any other reference as it is. */

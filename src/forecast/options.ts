@@ -3,6 +3,7 @@
  * Knows nothing of models beyond their declared bounds, and nothing of files.
  */
 import { z } from "zod";
+import type { Warning } from "./calendar.js";
 import type { CandleCalendar } from "./candle-calendar.js";
 import type { CandleOptions } from "./candles.js";
 import { InputError } from "./errors.js";
@@ -30,6 +31,7 @@ export const OPTION_ALIASES: Readonly<Record<string, string>> = {
   max_context: "maxContext",
 };
 
+/** How far a call is. */
 export interface PredictProgress {
   /** Decode steps finished so far, over all series of the call. */
   readonly done: number;
@@ -67,6 +69,14 @@ export interface PredictOptions {
   calendar?: CandleCalendar;
   /** Candle models: widen high and low to hold open and close, lift negative volumes to 0; a warning says how many candles changed. Default false. */
   consistent?: boolean;
+}
+
+/** Options of `Forecaster.stream`: those of `predict`, for every batch. `onProgress` counts the steps of the batch that runs. */
+export interface StreamOptions extends PredictOptions {
+  /** Series per batch; any number gives the same bits. Default 64. */
+  batch?: number;
+  /** Hears what a person should know, after each batch. */
+  onWarning?: (warning: Warning) => void;
 }
 
 /** Options after aliases, types and ranges are settled; `undefined` = the caller left it to the model or the data. */

@@ -3,7 +3,7 @@
  * Knows sources and their order; what settings exist is `settings.ts`.
  */
 import { readFileSync } from "node:fs";
-import { DISABLE_VARIABLES, MODE_ALIASES, UNUSED_VARIABLES, type ModelFamily } from "./aliases.js";
+import { DISABLE_VARIABLES, MODE_ALIASES, modelFamily, rowIsDecided, UNUSED_VARIABLES, type ModelFamily } from "./aliases.js";
 import { InputError } from "./errors.js";
 import { readSwitch, SETTING_NAMES, SETTINGS, type SettingName, type SettingValues } from "./settings.js";
 
@@ -37,16 +37,17 @@ const DEFAULT_ENVIRONMENT_FILE = ".env.compile";
 
 /** Throws InputError for a value that cannot be read, naming its source; values that lose are not looked at. */
 export function resolveSettings(sources: SettingSources): ResolvedSettings {
-  const file = readEnvironmentFile(sources);
+  const file = environmentFile(sources);
   const model = resolveOne("model", sources, file, "toto");
-  const family: ModelFamily = /kronos/i.test(model.value) ? "kronos" : "toto";
+  const family = modelFamily(model.value);
   const settings = SETTING_NAMES.map((name) => (name === "model" ? model : resolveOne(name, sources, file, family)));
   const values = Object.fromEntries(settings.map((setting) => [setting.name, setting.value])) as unknown as SettingValues;
   const knownButUnused = UNUSED_VARIABLES.filter((variable) => isSet(sources.environment[variable]) || isSet(file.variables[variable]));
   return { values, settings, knownButUnused };
 }
 
-interface EnvironmentFile {
+export interface EnvironmentFile {
+  /** How it is called in sources. */
   readonly name: string;
   readonly variables: Environment;
 }
@@ -87,7 +88,7 @@ function fromVariables<Name extends SettingName>(
   if (name !== "mode") return undefined;
   for (const alias of MODE_ALIASES) {
     const text = variables[alias.variable];
-    if (!isSet(text) || (alias.family !== undefined && alias.family !== family)) continue;
+    if (!isSet(text) || (alias.family !== undefined && alias.family !== family) || rowIsDecided(alias, variables)) continue;
     const mode = alias.toMode(text.trim());
     if (mode !== undefined) return { name, value: mode as SettingValues[Name], source: prefix + alias.variable };
   }
@@ -108,7 +109,8 @@ function isSet(text: string | undefined): text is string {
   return text !== undefined && text.trim() !== "";
 }
 
-function readEnvironmentFile(sources: SettingSources): EnvironmentFile {
+/** `.env.compile`, or the file that TEMPOGRAPH_ENV_FILE names; without variables when there is none. Throws InputError when a named one cannot be read. */
+export function environmentFile(sources: SettingSources): EnvironmentFile {
   const named = sources.environment["TEMPOGRAPH_ENV_FILE"];
   const path = isSet(named) ? named : sources.folder === undefined ? undefined : `${sources.folder}/${DEFAULT_ENVIRONMENT_FILE}`;
   const name = isSet(named) ? named : DEFAULT_ENVIRONMENT_FILE;

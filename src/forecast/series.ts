@@ -126,7 +126,7 @@ export function prepareSeries(series: CheckedSeries, horizon: number, context: n
     if (observed === 1) {
       warnings.push({
         code: "one-value",
-        message: `${label}: "${names[variate]}" has one observed value; the forecast can only continue its level`,
+        message: `${label}: "${names[variate]}" has one observed value: no pattern and no spread can be learnt from it`,
       });
     }
   }

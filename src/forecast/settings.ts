@@ -4,8 +4,11 @@
  */
 import { InputError } from "./errors.js";
 
+/** Where kernels run; `auto` takes native where a C compiler or compiled kernels are there. */
 export type Device = "auto" | "native" | "wasm" | "reference";
+/** How much is compiled; every mode gives the same bits. */
 export type Mode = "eager" | "default" | "reduce-overhead" | "max-autotune";
+/** How past keys and values are kept between steps; every way gives the same numbers that its model supports. */
 export type KvCache = "none" | "growing" | "functional" | "static" | "dynamic" | "host" | "paged";
 
 /** Values every setting resolves to; undefined = left to the model or the machine. */

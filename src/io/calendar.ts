@@ -100,14 +100,14 @@ function checkOrder(stamps: readonly Stamp[], label: string, row: (index: number
     if ((previous.offset === undefined) !== (current.offset === undefined)) {
       throw new InputError(
         "timestamp",
-        `${label}, ${row(index)}: timestamp ${formatStamp(current)} differs from the one before in having an offset or not`,
+        `${label}, ${row(index)}: timestamp ${formatStamp(current)} ${current.offset === undefined ? "has no offset from UTC, the one before has one" : "has an offset from UTC, the one before has none"}; give every timestamp an offset, or none`,
       );
     }
     const step = instantOf(current) - instantOf(previous);
     if (step === 0) {
       throw new InputError(
         "timestamp",
-        `${label}, ${row(index)}: timestamp ${formatStamp(current)} occurs twice; each step needs its own (several series in one file need an id column)`,
+        `${label}, ${row(index)}: timestamp ${formatStamp(current)} occurs twice; each step needs its own (several series in one file need an id column: --id)`,
       );
     }
     if (step < 0) {

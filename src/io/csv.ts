@@ -11,10 +11,10 @@ import { parseStamp } from "./timestamps.js";
 
 /**
  * Parses CSV with a header row; the delimiter is whichever of comma, semicolon and tab the header uses most (never the comma with decimal commas). Blank lines are skipped.
- * Throws `InputError` naming `name` and the line for damaged quoting, uneven rows, a missing header and a table without rows.
+ * `lineOf`: the line of the file that a line of `text` was. Throws `InputError` naming `name` and the line for damaged quoting, uneven rows, a missing header and a table without rows.
  */
-export function parseCsv(text: string, name: string, decimalComma = false): RawTable {
-  const delimiter = sniffDelimiter(text, decimalComma ? [";", "\t"] : [",", ";", "\t"]);
+export function parseCsv(text: string, name: string, decimalComma = false, lineOf: (line: number) => number = (line) => line): RawTable {
+  const delimiter = sniffDelimiter(text, decimalComma);
   let records: { record: string[]; info: { lines: number } }[];
   try {
     records = parse(text, {
@@ -35,7 +35,7 @@ export function parseCsv(text: string, name: string, decimalComma = false): RawT
   checkHeader(header, name);
   if (rest.length === 0) throw new InputError("csv", `${name} has a header but no rows`);
   const rows = rest.map(({ record, info }): RawRow => {
-    const place = `row ${info.lines}`;
+    const place = `row ${lineOf(info.lines)}`;
     if (record.length !== header.length) {
       throw new InputError("csv", `${name}, ${place}: ${record.length} cells, the header has ${header.length}`);
     }
@@ -59,8 +59,9 @@ function withPoint(cell: string, label: string): string {
   return cell;
 }
 
-/** The one of `delimiters` that occurs most often in the first line, outside quotes; the first one when none does. */
-function sniffDelimiter(text: string, delimiters: readonly string[]): string {
+/** Comma, semicolon or tab, whichever occurs most often in the first line, outside quotes; no comma with decimal commas. */
+export function sniffDelimiter(text: string, decimalComma: boolean): string {
+  const delimiters = decimalComma ? [";", "\t"] : [",", ";", "\t"];
   const firstLine = /^\uFEFF?\s*([^\r\n]*)/.exec(text)?.[1] ?? "";
   const unquoted = firstLine.replace(/"[^"]*"/g, "");
   const count = (delimiter: string): number => unquoted.split(delimiter).length;

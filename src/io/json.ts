@@ -8,6 +8,7 @@ import { readCalendar } from "./calendar.js";
 import type { RawTable } from "./cells.js";
 import { parseNumber } from "./cells.js";
 import { InputError } from "./errors.js";
+import { firstDuplicateKey } from "./json-keys.js";
 import { checkObserved } from "./series-table.js";
 import type { SeriesColumn, TableRequest, TableSeries } from "./series-table.js";
 
@@ -26,15 +27,22 @@ export function parseJsonSeries(
 }
 
 /** JSON Lines: a series object or a record per line; blank lines are skipped. Throws `InputError` naming `name` and the line. */
-export function parseJsonLines(text: string, name: string, request: TableRequest, defaultId: string): RawTable | { series: TableSeries[] } {
+export function parseJsonLines(
+  text: string,
+  name: string,
+  request: TableRequest,
+  defaultId: string,
+  lineOf: (line: number) => number = (line) => line,
+): RawTable | { series: TableSeries[] } {
   const values: unknown[] = [];
   text
     .replace(/^\uFEFF/, "")
     .split(/\r?\n/)
     .forEach((line, index) => {
       if (line.trim() === "") return;
-      const value = parseValue(line, `${name}, line ${index + 1},`);
-      if (!isObject(value)) throw new InputError("json", `${name}, line ${index + 1}: ${line.slice(0, 40)} is not an object`);
+      const place = `${name}, line ${lineOf(index + 1)}`;
+      const value = parseValue(line, `${place},`, place);
+      if (!isObject(value)) throw new InputError("json", `${place}: ${line.slice(0, 40)} is not an object`);
       values.push(value);
     });
   return seriesOf(values, name, request, defaultId);
@@ -52,12 +60,30 @@ export function looksLikeJsonLines(text: string): boolean {
   }
 }
 
-function parseValue(text: string, label: string): unknown {
+/** `where` begins the message about a repeated key, `label` the one about text that is no JSON. */
+function parseValue(text: string, label: string, where = label): unknown {
+  let value: unknown;
   try {
-    return JSON.parse(text);
+    value = JSON.parse(text);
   } catch (error) {
     throw new InputError("json", `${label} is not valid JSON: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
   }
+  const duplicate = firstDuplicateKey(text);
+  if (duplicate === undefined) return value;
+  const key = [...duplicate.path, duplicate.key].filter((part) => part !== "").join(".");
+  throw new InputError("json", `${where}: key "${key}" occurs twice in one object; each field may occur once`);
+}
+
+/** A value for a message: its JSON, cut where it is long. */
+function shown(value: unknown): string {
+  let text: string;
+  try {
+    text = JSON.stringify(value) ?? "nothing";
+  } catch {
+    // Nested too deeply to be written down.
+    return Array.isArray(value) ? "a list of lists" : "a nested object";
+  }
+  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 }
 
 function seriesOf(document: unknown, name: string, request: TableRequest, defaultId: string): RawTable | { series: TableSeries[] } {
@@ -95,8 +121,7 @@ function recordTable(records: readonly unknown[], name: string): RawTable {
   const header = Object.keys(records[0] as JsonObject);
   const rows = records.map((record, index) => {
     const place = `record ${index}`;
-    if (!isObject(record))
-      throw new InputError("json", `${name}, ${place}: ${JSON.stringify(record)} is not an object like the first record`);
+    if (!isObject(record)) throw new InputError("json", `${name}, ${place}: ${shown(record)} is not an object like the first record`);
     const unknown = Object.keys(record).find((key) => !header.includes(key));
     if (unknown !== undefined) throw new InputError("json", `${name}, ${place}: field "${unknown}" is not in the first record`);
     return { place, cells: header.map((key) => cellText(record[key])) };
@@ -106,11 +131,11 @@ function recordTable(records: readonly unknown[], name: string): RawTable {
 
 function cellText(value: unknown): string {
   if (value === undefined || value === null) return "";
-  return typeof value === "string" ? value : JSON.stringify(value);
+  return typeof value === "string" ? value : shown(value);
 }
 
 function readSeries(entry: unknown, label: string, request: TableRequest, defaultId: string): TableSeries {
-  if (!isObject(entry)) throw new InputError("json", `${label} is ${JSON.stringify(entry)}, expected an object with "values"`);
+  if (!isObject(entry)) throw new InputError("json", `${label} is ${shown(entry)}, expected an object with "values"`);
   const unknown = Object.keys(entry).find((key) => !seriesFields.includes(key));
   if (unknown !== undefined) throw new InputError("json", `${label}: unknown field "${unknown}"; known are ${seriesFields.join(", ")}`);
   const columns = maskColumns(readColumns(entry, label), entry["mask"], label);
@@ -150,7 +175,7 @@ function textField(entry: JsonObject, field: string, label: string): string | un
   if (value === undefined || value === null) return undefined;
   if (typeof value === "string" && value !== "") return value;
   if (typeof value === "number" && field === "id") return String(value);
-  throw new InputError("json", `${label}: "${field}" is ${JSON.stringify(value)}, expected text`);
+  throw new InputError("json", `${label}: "${field}" is ${shown(value)}, expected text`);
 }
 
 /** `values`: one row of numbers, or one per variate; `columns`: rows by name. */
@@ -160,7 +185,7 @@ function readColumns(entry: JsonObject, label: string): SeriesColumn[] {
     throw new InputError("json", `${label} must have either "values" or "columns"`);
   }
   if (columns !== undefined) {
-    if (!isObject(columns)) throw new InputError("json", `${label}: "columns" is ${JSON.stringify(columns)}, expected lists by name`);
+    if (!isObject(columns)) throw new InputError("json", `${label}: "columns" is ${shown(columns)}, expected lists by name`);
     return Object.entries(columns).map(([name, row]) => ({ name, values: readNumbers(row, `${label}, "${name}"`) }));
   }
   if (Array.isArray(values) && Array.isArray(values[0])) {
@@ -170,14 +195,16 @@ function readColumns(entry: JsonObject, label: string): SeriesColumn[] {
 }
 
 function readNumbers(row: unknown, label: string): Float64Array {
-  if (!Array.isArray(row)) throw new InputError("json", `${label}: values are ${JSON.stringify(row)}, expected a list of numbers`);
+  if (!Array.isArray(row)) throw new InputError("json", `${label}: values are ${shown(row)}, expected a list of numbers`);
   return Float64Array.from(row as readonly unknown[], (value, index) => {
-    if (typeof value === "number" && Number.isFinite(value)) return value;
+    if (typeof value === "number" && Number.isFinite(Math.fround(value))) return value;
+    if (typeof value === "number")
+      throw new InputError(
+        "table-cell",
+        `${label}, index ${index}: ${value} is beyond the range of float32, 3.4e38; write null for a missing value`,
+      );
     if (value === null || (typeof value === "string" && Number.isNaN(parseNumber(value) ?? 0))) return NaN;
-    throw new InputError(
-      "table-cell",
-      `${label}, index ${index}: ${JSON.stringify(value) ?? "nothing"} is not a number; write null for a missing value`,
-    );
+    throw new InputError("table-cell", `${label}, index ${index}: ${shown(value)} is not a number; write null for a missing value`);
   });
 }
 
@@ -204,14 +231,11 @@ function readTimes(entry: JsonObject, length: number, frequency: string | undefi
   const stamps = entry["timestamps"];
   if (stamps === undefined || stamps === null) return undefined;
   if (!Array.isArray(stamps) || stamps.length !== length) {
-    const found = Array.isArray(stamps) ? `${stamps.length} timestamps` : `timestamps ${JSON.stringify(stamps)}`;
+    const found = Array.isArray(stamps) ? `${stamps.length} timestamps` : `timestamps ${shown(stamps)}`;
     throw new InputError("timestamp", `${label} has ${length} values and ${found}; one timestamp per value is needed`);
   }
   const notText = stamps.findIndex((stamp) => typeof stamp !== "string");
   if (notText >= 0)
-    throw new InputError(
-      "timestamp",
-      `${label}, index ${notText}: ${JSON.stringify(stamps[notText])} is no timestamp; expected ISO 8601 text`,
-    );
+    throw new InputError("timestamp", `${label}, index ${notText}: ${shown(stamps[notText])} is no timestamp; expected ISO 8601 text`);
   return readCalendar(stamps as string[], frequency, label);
 }

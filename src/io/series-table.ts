@@ -41,6 +41,10 @@ export interface TableRequest {
   readonly frequency?: string;
   /** CSV numbers have a comma before their decimals ("3,14"); columns are then separated by semicolons or tabs. */
   readonly decimalComma?: boolean;
+  /** Bytes up to which CSV and JSON Lines are read whole; of larger ones the last `keepRows` rows per series are kept. Default 256 MiB. */
+  readonly wholeBytes?: number;
+  /** Default 16384. */
+  readonly keepRows?: number;
 }
 
 /** Throws `InputError` for a column without a single observed value. */

@@ -6,13 +6,14 @@
 import { basename, extname } from "node:path";
 import { readCalendar } from "./calendar.js";
 import type { SeriesCalendar } from "./calendar.js";
-import { isMissing, parseNumber } from "./cells.js";
+import { hasDecimalComma, isMeantAsNumber, isMissing, numberProblem, parseNumber } from "./cells.js";
 import type { RawRow, RawTable } from "./cells.js";
 import { parseCsv } from "./csv.js";
 import { InputError } from "./errors.js";
 import { looksLikeJsonLines, parseJsonLines, parseJsonSeries } from "./json.js";
 import { readParquet } from "./parquet.js";
-import { inputName, readTextInput } from "./text-input.js";
+import { inputName, openTextInput } from "./text-input.js";
+import { readTail } from "./text-tail.js";
 import { checkObserved } from "./series-table.js";
 import type { SeriesColumn, SeriesTable, TableRequest, TableSeries } from "./series-table.js";
 import { timeTexts } from "./time-column.js";
@@ -31,14 +32,49 @@ export async function readSeriesTable(
   const ending = path === "-" ? "" : extname(path).toLowerCase();
   const endingId = path === "-" ? "series" : basename(path, extname(path));
   if (ending === ".parquet" || ending === ".pq") return tableSeries(await readParquet(path), request, endingId);
-  const text = await readTextInput(path, standardInput);
   const name = inputName(path);
-  const defaultId = endingId;
-  const isLines = ending === ".jsonl" || ending === ".ndjson" || (ending === "" && looksLikeJsonLines(text));
+  const input = await openTextInput(path, request.wholeBytes ?? defaultWholeBytes, standardInput);
+  if ("chunks" in input) return readLargeTable(input.chunks, { name, ending, defaultId: endingId }, request);
+  const { text } = input;
+  const isLines = isJsonLines(ending) || (ending === "" && looksLikeJsonLines(text));
   const isJson = isLines || ending === ".json" || (ending !== ".csv" && ending !== ".tsv" && /^\s*[[{]/.test(text));
-  if (!isJson) return tableSeries(parseCsv(text, name, request.decimalComma), request, defaultId);
-  const parsed = (isLines ? parseJsonLines : parseJsonSeries)(text, name, request, defaultId);
-  return "header" in parsed ? tableSeries(parsed, request, defaultId) : withNotes(parsed.series, []);
+  if (!isJson) return tableSeries(parseCsv(text, name, request.decimalComma), request, endingId);
+  const parsed = (isLines ? parseJsonLines : parseJsonSeries)(text, name, request, endingId);
+  return "header" in parsed ? tableSeries(parsed, request, endingId) : withNotes(parsed.series, []);
+}
+
+const defaultWholeBytes = 256 * 2 ** 20;
+const defaultKeepRows = 16_384;
+
+function isJsonLines(ending: string): boolean {
+  return ending === ".jsonl" || ending === ".ndjson";
+}
+
+/** The last rows of each series of a table that is too large to be held as text. */
+async function readLargeTable(
+  chunks: AsyncIterable<Uint8Array>,
+  { name, ending, defaultId }: { name: string; ending: string; defaultId: string },
+  request: TableRequest,
+): Promise<SeriesTable> {
+  if (ending === ".json")
+    throw new InputError(
+      "file-large",
+      `${name} is too large to be read as one JSON document; write it as JSON Lines or CSV, of which the end is read`,
+    );
+  const format = isJsonLines(ending) ? "json-lines" : ending === ".csv" || ending === ".tsv" ? "csv" : "unknown";
+  const keep = request.keepRows ?? defaultKeepRows;
+  const tail = await readTail(chunks, name, { format, id: request.id, decimalComma: request.decimalComma ?? false, keep });
+  const table =
+    tail.format === "csv"
+      ? parseCsv(tail.text, name, request.decimalComma, tail.lineOf)
+      : parseJsonLines(tail.text, name, request, defaultId, tail.lineOf);
+  if (!("header" in table)) return withNotes(table.series, []);
+  const { series, notes } = tableSeries(table, request, defaultId);
+  const left =
+    tail.dropped === 0
+      ? []
+      : [`${name} is large: of each series the last ${keep} rows were read, ${tail.dropped} earlier rows were left out`];
+  return { series, notes: [...left, ...notes] };
 }
 
 /** Turns a raw table into series, by the request's columns. Throws `InputError`. */
@@ -126,7 +162,12 @@ function defaultTargets(table: RawTable, used: readonly (number | undefined)[], 
     );
   }
   const found = table.header.map((name, index) => `"${name}" (such as ${JSON.stringify(table.rows[0]?.cells[index] ?? "")})`).join(", ");
-  throw new InputError("table-column", `${table.name} has no numeric column to forecast; found ${found}`);
+  const withCommas = table.header.filter((_, index) => table.rows.some((row) => hasDecimalComma(row.cells[index] ?? "")));
+  const advice =
+    withCommas.length === 0
+      ? ""
+      : `; the numbers of ${withCommas.map((name) => `"${name}"`).join(", ")} have a decimal comma: give --decimal-comma`;
+  throw new InputError("table-column", `${table.name} has no numeric column to forecast; found ${found}${advice}`);
 }
 
 /** Numeric when most of its cells are, so that one bad cell is reported instead of hiding the column. */
@@ -135,8 +176,8 @@ function columnKind(table: RawTable, index: number): "numeric" | "text" | "empty
   for (const row of table.rows) {
     const cell = row.cells[index] ?? "";
     if (isMissing(cell)) continue;
-    if (parseNumber(cell) === undefined) texts++;
-    else numbers++;
+    if (isMeantAsNumber(cell)) numbers++;
+    else texts++;
   }
   if (numbers + texts === 0) return "empty";
   return numbers > texts ? "numeric" : "text";
@@ -148,7 +189,7 @@ function readNumber(table: RawTable, row: RawRow, index: number): number {
   if (value !== undefined) return value;
   throw new InputError(
     "table-cell",
-    `${table.name}, ${row.place}, column "${table.header[index]}": ${JSON.stringify(cell)} is not a number; leave a missing value empty, write decimals with a point (or give --decimal-comma)`,
+    `${table.name}, ${row.place}, column "${table.header[index]}": ${JSON.stringify(cell)} ${numberProblem(cell)}`,
   );
 }
 

@@ -55,7 +55,7 @@ export class FallbackModel implements ForecastModel {
       if (this.#fallbacks > 0 || !cannotBuild(error)) throw error;
       this.#fallbacks++;
       this.onNote(
-        `the native device cannot build its kernels (${(error as Error).message.split("\n")[0] ?? ""}); using the reference device, which is much slower`,
+        `the native device cannot build its kernels (${(error as Error).message.split("\n").slice(0, 2).join(" ")}); using the reference device, which is much slower`,
       );
       this.#model.dispose();
       this.#model = this.loadReference();

@@ -7,6 +7,7 @@ export interface ProgramInspection extends CompileReport {
   readonly profile?: readonly KernelProfile[];
 }
 
+/** What a model's compiled programs are made of. */
 export interface ModelInspection {
   readonly device: {
     readonly description: string;

@@ -131,6 +131,13 @@ function loadOn(reference: string, settings: LoadSettings, loaded: LoadedDevice)
       );
     const options = { mode: settings.mode as Mode, kvCache: settings.kvCache as KvCacheStrategy };
     return family.load(reference, checkpoint, loaded, options, settings);
+  } catch (error) {
+    // Families name the field that is wrong; which folder it was in is known here.
+    if (error instanceof InputError && error.code === "config") {
+      const tokenizer = settings.tokenizer === undefined ? "" : ` with tokenizer ${settings.tokenizer}`;
+      throw new InputError("config", `model ${reference}${tokenizer}: ${error.message}`, { cause: error });
+    }
+    throw error;
   } finally {
     checkpoint.source.close();
   }
@@ -145,7 +152,7 @@ function openCheckpointOf(reference: string, settings: LoadSettings): Checkpoint
   if (!existsSync(reference))
     throw new InputError(
       "model-missing",
-      `The model folder ${reference} does not exist. Give a folder with config.json and model.safetensors, or one of: ${bundledModels().join(", ")}.`,
+      `The model folder "${reference}" does not exist. Give a folder with config.json and model.safetensors, or one of: ${bundledModels().join(", ")}.`,
     );
   if (!statSync(reference).isDirectory())
     throw new InputError("model-missing", `${reference} is a file; a model is a folder with config.json and model.safetensors.`);

@@ -118,6 +118,7 @@ export interface Executable {
   dispose(): void;
 }
 
+/** Where programs run: allocates buffers, loads compiled graphs, runs them. Made by `openDevice`. */
 export interface Device {
   readonly name: "native" | "reference" | "wasm";
   /** One line for reports: instruction set, compiler, threads. */

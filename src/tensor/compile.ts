@@ -3,11 +3,13 @@ import type { Device, KernelProfile } from "../runtime/device.js";
 import { CompiledCore, openDevice, type CompileOptions, type CompileReport, type DeviceName } from "../trace/entry.js";
 import { makeTensor, type Tensor } from "./tensor.js";
 
+/** Where and how a function is compiled, and which sizes may vary without a recompile. */
 export interface CompileSettings extends Omit<CompileOptions, "device"> {
   /** A device, or its name; default "auto". */
   readonly device?: Device | DeviceName;
 }
 
+/** A compiled function: called like the original, with its report and disposal beside it. */
 export interface Compiled<Args extends unknown[], Result> {
   /** Runs on the calling thread; compiles first when no specialization fits. */
   (...args: Args): Result;

@@ -25,6 +25,7 @@ export const concat = (parts: readonly Tensor[]): Tensor => apply("concat", part
 /** Row r of the result is row index[r] of x, or row -1 - index[r] of `other` for a negative index. */
 export const gatherRows = (x: Tensor, index: Tensor, other?: Tensor): Tensor => apply("gatherRows", other ? [x, index, other] : [x, index]);
 
+/** Cosines and sines by position, and the factors of extrapolation where a model has them. */
 export interface RotaryTables {
   /** [positions, d]: cosines, each pair's two entries equal, 1 beyond the rotated width. */
   readonly cosine: State;
@@ -34,6 +35,7 @@ export interface RotaryTables {
   readonly multiplier?: State;
 }
 
+/** Which dims of a head are rotated, and how they pair. */
 export interface RotaryForm {
   /** Rotated dims of each head, from the first on. */
   readonly width: number;

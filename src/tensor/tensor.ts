@@ -17,6 +17,7 @@ import {
   type StateUse,
 } from "../trace/entry.js";
 
+/** Values with a shape: concrete outside a traced function, symbolic inside one. Operations are elementwise with broadcasting unless they say otherwise; float32, or int32 where it holds indices. A shape that does not fit throws. */
 export class Tensor extends Value {
   /** A tensor over `array`, which it shares: later changes of the array are seen by later calls. Throws when the array does not hold `dtype` or fill `shape`. */
   static from(array: HostArray, shape: readonly (number | Size)[], dtype: DType = dtypeOf(array)): Tensor {

@@ -4,14 +4,17 @@ import { NativeDevice } from "../runtime/native/device.js";
 import { NativeError } from "../runtime/native/errors.js";
 import { ReferenceDevice } from "../runtime/reference/device.js";
 
+/** `auto` takes native where it can be had, and reference otherwise. */
 export type DeviceName = "auto" | "native" | "reference";
 
+/** A device, and why it is not the best one where `auto` was asked for. */
 export interface OpenedDevice {
   readonly device: Device;
   /** Why `auto` did not take the native device. */
   readonly note?: string;
 }
 
+/** A device was asked for that does not exist. */
 export class DeviceError extends Error {
   override readonly name = "DeviceError";
   readonly code = "device-unavailable";
@@ -39,7 +42,7 @@ function open(name: string, options: DeviceOptions): OpenedDevice {
     if (!(error instanceof NativeError)) throw error;
     return {
       device: new ReferenceDevice(),
-      note: `the native device cannot be used (${error.message.split("\n")[0]}); using the reference device, which is much slower`,
+      note: `the native device cannot be used (${error.message.split("\n").slice(0, 2).join(" ")}); using the reference device, which is much slower`,
     };
   }
 }

@@ -28,6 +28,7 @@ const streams: readonly EventStream[] = [
   "perf_hints",
 ];
 
+/** Something the compiler did: a recompile, a graph break, a fallback, a cache hit; heard by `onEvent`. */
 export interface CompileEvent {
   readonly stream: EventStream;
   readonly function: string;

@@ -39,6 +39,7 @@ export interface SegmentsReport {
   readonly sources: readonly GeneratedSource[];
 }
 
+/** What a compiled function has done so far: counts, times, specializations, guards. */
 export interface CompileReport {
   readonly name: string;
   readonly mode: Mode;

@@ -2,6 +2,7 @@
 
 export type Stance = "default" | "force_eager" | "eager_on_recompile" | "fail_on_recompile";
 
+/** Every stance, by the words PyTorch uses. */
 export const stances: readonly Stance[] = ["default", "force_eager", "eager_on_recompile", "fail_on_recompile"];
 
 let current: Stance = "default";
@@ -14,6 +15,7 @@ export function setStance(stance: Stance): Stance {
   return before;
 }
 
+/** The stance that calls are under now. */
 export const currentStance = (): Stance => current;
 
 /** Thrown under `fail_on_recompile`; names the guard that failed. */

@@ -4,6 +4,7 @@ import type { DType, HostArray } from "../ir/dtype.js";
 import type { StateDeclaration } from "../ir/graph.js";
 import type { Device, StateBuffer } from "../runtime/device.js";
 
+/** What a state is for, and how its memory is laid out. */
 export interface StateOptions {
   /** Values of the shape's size variables for this allocation. */
   readonly sizes?: SizeBindings;

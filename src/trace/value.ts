@@ -61,6 +61,7 @@ export class StaticValue<T extends string | number | boolean> {
   constructor(readonly value: T) {}
 }
 
+/** Marks an argument as part of the program: another value is another specialization. */
 export const staticValue = <T extends string | number | boolean>(value: T): StaticValue<T> => new StaticValue(value);
 
 /** Checks an array against axes; throws with both sizes. */

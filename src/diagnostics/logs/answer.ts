@@ -74,6 +74,8 @@ export const logAnalysisSchema = z
   .readonly();
 
 export type Counts = z.infer<typeof counts>;
+/** One reason for recompiles, graph breaks or skipped captures, with its evidence and what to change. */
 export type RootCause = z.infer<typeof rootCauseSchema>;
 export type ValuesSeen = z.infer<typeof valuesSeenSchema>;
+/** What a reading of logs found: counts, root causes and lines that were not understood. The form of `tempograph analyze --json`. */
 export type LogAnalysis = z.infer<typeof logAnalysisSchema>;

@@ -35,10 +35,16 @@ export const dependencyHeads = 4;
 /** Values of a candle: open, high, low, close, volume, amount. */
 export const candleColumns = 6;
 
+/** Sizes beyond this are a damaged file, not a model. */
+const largest = 1 << 20;
+
 function positiveInteger(fields: Fields, field: string, file: string): number {
   const value = fields[field];
-  if (typeof value !== "number" || !Number.isInteger(value) || value <= 0 || value > 1 << 20) {
-    throw new InputError("config", `${file}: "${field}" is ${JSON.stringify(value) ?? "missing"}, expected a positive whole number.`);
+  if (typeof value !== "number" || !Number.isInteger(value) || value <= 0 || value > largest) {
+    throw new InputError(
+      "config",
+      `${file}: "${field}" is ${JSON.stringify(value) ?? "missing"}, expected a whole number from 1 to ${largest}.`,
+    );
   }
   return value;
 }

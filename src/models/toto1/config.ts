@@ -20,12 +20,15 @@ export interface Toto1Config {
 
 const file = "config.json of Toto 1.0";
 
+/** Sizes beyond this are a damaged file, not a model. */
+const largest = 1 << 20;
+
 function positiveInteger(config: Readonly<Record<string, unknown>>, field: string): number {
   const value = config[field];
-  if (typeof value !== "number" || !Number.isInteger(value) || value <= 0 || value > 1 << 20) {
+  if (typeof value !== "number" || !Number.isInteger(value) || value <= 0 || value > largest) {
     throw new InputError(
       "config",
-      `${file}: "${field}" is ${JSON.stringify(value) ?? "missing"}, expected a positive whole number. Is this the folder of a Toto 1.0 model?`,
+      `${file}: "${field}" is ${JSON.stringify(value) ?? "missing"}, expected a whole number from 1 to ${largest}. Is this the folder of a Toto 1.0 model?`,
     );
   }
   return value;

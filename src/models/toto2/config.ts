@@ -35,12 +35,15 @@ type Fields = Readonly<Record<string, unknown>>;
 const file = "config.json of Toto 2.0";
 const shown = (value: unknown): string => JSON.stringify(value) ?? "missing";
 
+/** Sizes beyond this are a damaged file, not a model. */
+const largest = 1 << 20;
+
 function positiveInteger(config: Fields, field: string, fallback?: number): number {
   const value = config[field] ?? fallback;
-  if (typeof value !== "number" || !Number.isInteger(value) || value <= 0 || value > 1 << 20)
+  if (typeof value !== "number" || !Number.isInteger(value) || value <= 0 || value > largest)
     throw new InputError(
       "config",
-      `${file}: "${field}" is ${shown(config[field])}, expected a positive whole number. Is this the folder of a Toto 2.0 model?`,
+      `${file}: "${field}" is ${shown(config[field])}, expected a whole number from 1 to ${largest}. Is this the folder of a Toto 2.0 model?`,
     );
   return value;
 }

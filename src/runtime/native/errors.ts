@@ -19,6 +19,7 @@ export type NativeErrorCode =
   | "out-of-memory"
   | "bad-argument";
 
+/** The machine, its C compiler or the folder of compiled kernels is at fault; `code` says which. */
 export class NativeError extends Error {
   override readonly name: string = "NativeError";
 
