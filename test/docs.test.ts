@@ -61,7 +61,7 @@ describe.skipIf(!built)("programs of the guides (needs dist/)", () => {
   test.each(programs.map(([name]) => name))("%s runs", async (name) => {
     const { stdout } = await run(process.execPath, [join(folder, name.replace(/\.ts$/, ".js"))], { cwd: folder, timeout: 240_000 });
     expect(stdout.trim()).not.toBe("");
-    expect(stdout).not.toMatch(/NaN|undefined/);
+    expect(stdout).not.toMatch(/\b(NaN|undefined)$/m);
   });
 });
 
