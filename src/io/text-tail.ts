@@ -45,7 +45,7 @@ export async function readTail(chunks: AsyncIterable<Uint8Array>, name: string, 
   for await (const record of recordsOf(chunks, name, isQuoted)) {
     if (format === "csv" && header === undefined) {
       header = record;
-      idOf = csvId(record.text, name, request);
+      idOf = csvId(record.text, request);
       continue;
     }
     if (format === "json-lines" && series.size === 0) idOf = jsonId(record, name, request.id);
@@ -112,7 +112,7 @@ function hasOpenQuote(text: string): boolean {
   return count % 2 === 1;
 }
 
-function csvId(header: string, name: string, { id, decimalComma }: TailRequest): (record: Kept) => string {
+function csvId(header: string, { id, decimalComma }: TailRequest): (record: Kept) => string {
   if (id === undefined) return () => "";
   const delimiter = sniffDelimiter(header, decimalComma);
   const cells = (text: string): string[] =>
