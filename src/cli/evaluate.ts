@@ -71,6 +71,9 @@ export async function runEvaluate(paths: readonly string[], flags: EvaluateFlags
     mode: values.mode,
     kvCache: values.kvCache,
     ...(values.threads === undefined ? {} : { threads: values.threads }),
+    onNote: (text) => {
+      if (flags.quiet !== true) note(context, text);
+    },
   });
   const progress = startProgress(context, "evaluating", flags.quiet);
   const panels = new Map<string, SvgPanel[]>();
