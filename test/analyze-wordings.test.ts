@@ -18,7 +18,7 @@ describe("guards", () => {
   const CASES: readonly (readonly [guard: string, cause: string, kind: string])[] = [
     ["0/0: tensor 'x' size mismatch at index 0. expected 4, actual 7", "dynamic-size", "size"],
     ["tensor 'L['x']' size mismatch at index 0. expected 20, actual 21", "dynamic-size", "size"],
-    ["1/2: tensor 'k' stride mismatch at index 1. expected 64, actual 128", "dynamic-size", "size"],
+    ["1/2: tensor 'k' stride mismatch at index 1. expected 64, actual 128", "dynamic-size", "layout"],
     ["2/0: 2 <= L['x'].size()[0] <= 1024  # x = x[: n]  # a.py:3 in f", "dynamic-size", "size"],
     ["0/1: tensor 'x' rank mismatch. expected 1, actual 2", "dynamic-size", "rank"],
     ["0/0: tensor 'h' dtype mismatch. expected Float, actual BFloat16", "type-change", "dtype"],
@@ -26,6 +26,8 @@ describe("guards", () => {
     ["0/0: expected type of 'm' to be <class 'torch.Tensor'>, but found <class 'NoneType'>", "type-change", "none"],
     ["0/0: ___check_type_id(L['w'], 7585216)", "type-change", "class"],
     ["0/0: state is None", "type-change", "none"],
+    ["0/0: not hasattr(s, 'scale')   # if hasattr(s, 'scale')", "type-change", "attribute"],
+    ["0/0: set.__contains__(flags, 'fast')   # if 'fast' in flags", "list-or-dict-length", "dict"],
     ["0/3: len(L['past']) == 3", "list-or-dict-length", "list"],
     ["0/0: not self.history", "list-or-dict-length", "list"],
     ["0/0: len(features) != 4", "list-or-dict-length", "dict"],
@@ -36,6 +38,7 @@ describe("guards", () => {
     ["0/4: self.past_key_values.seen == 12", "python-value-guard", "cache-index"],
     ["0/4: L['input_pos'] == 12", "python-value-guard", "cache-index"],
     ["0/4: G['COUNTER'] == 12", "python-value-guard", "global"],
+    ["0/4: L['temperature'] == 0.7", "python-value-guard", "argument"],
     ["0/4: L['self'].mode == 1", "python-value-guard", "attribute"],
     ["0/4: temperature == 0.7", "python-value-guard", "argument"],
     ["0/4: name == 'BTC'", "python-value-guard", "argument"],
@@ -50,6 +53,35 @@ describe("guards", () => {
   it("cuts the id and the comment, and nothing else", () => {
     expect(cutReason("    - 12/3: d['a # b'] == 1   # x = d  # a.py:3 in f")).toBe("d['a # b'] == 1");
     expect(cutReason("!0/12/3: x is None")).toBe("x is None");
+  });
+});
+
+describe("a switch beside a value that never repeats", () => {
+  const head = (compile: number): string => `V1126 14:34:30.000000 77 torch/_dynamo/guards.py:6374] [2/${compile}] [__recompiles]`;
+  /** Recompile number `compile` as PyTorch logs it: the newest variant first, each with the guard that failed there. */
+  const recompile = (compile: number, guards: readonly string[]): string[] => [
+    `${head(compile)} Recompiling function forward in /srv/model.py:12`,
+    `${head(compile)}     triggered by the following guard failure(s):`,
+    ...guards.map((guard, variant) => `${head(compile)}     - 2/${guards.length - 1 - variant}: ${guard}`),
+  ];
+  const gradients = (compile: number): string => `tensor 'x' requires_grad mismatch. expected requires_grad=${compile % 2}`;
+  const counter = (variant: number): string => `self.steps == ${variant}                  # x * self.steps`;
+
+  it("is no cause: the value is", () => {
+    const lines = Array.from({ length: 7 }, (_, index) =>
+      recompile(index + 1, [gradients(index), ...Array.from({ length: index }, (__, variant) => counter(index - 1 - variant))]),
+    ).flat();
+    const analysis = analyzeLogText(lines.join("\n"));
+    expect(analysis.recompiles.total).toBe(7);
+    expect(Object.keys(analysis.recompiles.byReason)).toEqual([gradients(0), gradients(1)]);
+    expect(analysis.rootCauses.map((cause) => `${cause.cause}/${cause.kind} ${cause.occurrences}`)).toEqual([
+      "python-value-guard/attribute 7",
+    ]);
+  });
+
+  it("is the cause where it stands alone", () => {
+    const lines = [1, 2].flatMap((compile) => recompile(compile, [gradients(compile), gradients(compile + 1)].slice(0, compile)));
+    expect(causesOf(lines.join("\n"))).toEqual(["type-change"]);
   });
 });
 
@@ -107,6 +139,44 @@ describe("older PyTorch", () => {
     ).toEqual(["data-dependent-branch"]);
   });
 
+  it.each([
+    ["'skip function graph_break in file /usr/lib/torch/_dynamo/decorators.py'", "explicit-break"],
+    ["builtin: print [<class 'torch._dynamo.variables.constant.ConstantVariable'>] False", "unsupported-call"],
+    ["Tensor.item", "device-scalar-read"],
+  ])("2.5: the reason is at the end of the traceback: %s", (reason, cause) => {
+    const head = "V1126 14:57:03.072000 4057 torch/_dynamo/symbolic_convert.py:617] [0/0] [__graph_breaks]";
+    const analysis = analyzeLogText(
+      [
+        `${head} Graph break: from user code at:`,
+        `${head}   File "/srv/a.py", line 8, in fn`,
+        `${head}     step(x)`,
+        `${head} Traceback (most recent call last):`,
+        `${head}   File "/usr/lib/python3.11/site-packages/torch/_dynamo/exc.py", line 297, in unimplemented`,
+        `${head}     raise Unsupported(msg, case_name=case_name)`,
+        `${head} torch._dynamo.exc.Unsupported: ${reason}`,
+      ].join("\n"),
+    );
+    expect(analysis.graphBreaks).toEqual({ total: 1, byReason: { [reason]: 1 }, byLocation: { "/srv/a.py:8": 1 } });
+    expect(analysis.rootCauses.map((entry) => entry.cause)).toEqual([cause]);
+  });
+
+  it("2.5: a value that was read, guarded as L['___stack0'], is no cause of its own", () => {
+    const prefix = "057 torch/_dynamo/";
+    const warning = `W1126 14:56:59.009000 4${prefix}variables/tensor.py:776] [0/0]`;
+    const recompiles = `V1126 14:57:00.402000 4${prefix}guards.py:2813] [1/1] [__recompiles]`;
+    const text = [
+      `${warning} Graph break from \`Tensor.item()\`, consider setting:`,
+      `${warning}     torch._dynamo.config.capture_scalar_outputs = True`,
+      `${warning} Graph break: from user code at:`,
+      `${warning}   File "/srv/a.py", line 126, in forward`,
+      `${warning}     n = self.position.item()`,
+      `${recompiles} Recompiling function torch_dynamo_resume_in_forward_at_126 in /srv/a.py:126`,
+      `${recompiles}     triggered by the following guard failure(s):`,
+      `${recompiles}     - 1/0: L['___stack0'] == 0`,
+    ].join("\n");
+    expect(causesOf(text)).toEqual(["device-scalar-read"]);
+  });
+
   it("2.6: Reason: Unsupported: ...", () => {
     const head = "V0115 10:00:00.047000 77 torch/_dynamo/symbolic_convert.py:527] [0/0] [__graph_breaks]";
     const analysis = analyzeLogText(
@@ -150,6 +220,21 @@ describe("CUDA graphs", () => {
       severity: "investigate",
     });
     expect(analysis.rootCauses.find((cause) => cause.cause === "dynamic-size")?.location).toBe("/srv/model.py:12");
+  });
+
+  it("an annotation that switches them off, in either direction", () => {
+    const analysis = analyzeLogText(
+      [
+        `${head} disabling cudagraphs due to override_cudagraphs annotation`,
+        `${head} disabling cudagraphs for backward due to override_cudagraphs annotation`,
+        `${head} skipping cudagraph due to function 3 exceeding max re-recording limit (=128) on cudagraph node 2 due to data pointer changed.`,
+      ].join("\n"),
+    );
+    expect(analysis.cudagraphSkips.byCause).toEqual({
+      "override_cudagraphs annotation": 2,
+      "function 3 exceeding max re-recording limit (=128) on cudagraph node 2 due to data pointer changed": 1,
+    });
+    expect(analysis.rootCauses.map((cause) => cause.kind).sort()).toEqual(["address", "cudagraph"]);
   });
 
   it("takes a damaged instance count for one", () => {

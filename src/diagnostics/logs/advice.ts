@@ -87,9 +87,9 @@ def scaled(x):\n    return x * STEP\n# after\ndef scaled(x, step):          # st
       example: `# before\nhistory.append(x); step(history)\n# after\nhistory[:, count] = x         # preallocated [batch, capacity, width]\nstep(history, mask)`,
     },
     dict: {
-      title: "A dict has other keys or another size than when it was compiled",
-      explanation: "Each set of keys is a graph of its own; a dict that collects entries compiles the function on every call.",
-      fix: "Give the dict the same keys on every call (with placeholders), or pass the tensors as arguments of their own.",
+      title: "A dict or set has other keys or another size than when it was compiled",
+      explanation: "Each set of keys is a graph of its own; a dict or set that collects entries compiles the function on every call.",
+      fix: "Give the dict the same keys on every call (with placeholders), pass the tensors as arguments of their own, or turn a test of membership into a flag decided outside.",
       example: `features = {name: batch.get(name, zeros) for name in FEATURE_NAMES}`,
     },
   },
@@ -106,6 +106,13 @@ def scaled(x):\n    return x * STEP\n# after\ndef scaled(x, step):          # st
       explanation: "The number of dimensions cannot be dynamic: each is a graph of its own.",
       fix: "Bring inputs to one rank before the compiled function (unsqueeze, reshape).",
       example: `x = x if x.dim() == 3 else x.unsqueeze(0)\ny = compiled(x)`,
+    },
+    layout: {
+      title: "A tensor comes in different memory layouts",
+      explanation:
+        "Strides and the offset into the storage are guarded: a transposed tensor, a slice of another one and a contiguous one are graphs of their own, although their sizes are equal.",
+      fix: "Bring inputs to one layout before the compiled function (contiguous(), or contiguous(memory_format=...)), and do not mix views with whole tensors.",
+      example: `y = compiled(x.contiguous())`,
     },
     "data-dependent-size": {
       title: "The size of a result depends on the data",

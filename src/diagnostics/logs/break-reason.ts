@@ -14,7 +14,11 @@ const BREAKS: readonly Rule[] = [
     kind: "disable",
     pattern: /compiler\.disable|_dynamo\.disable|wrapped with `torch\.compiler\.disable|skip_frame\(\)/i,
   },
-  { cause: "explicit-break", kind: "graph-break", pattern: /graph_break\(\)|User-inserted graph break|step_unsupported|comptime/i },
+  {
+    cause: "explicit-break",
+    kind: "graph-break",
+    pattern: /graph_break\(\)|skip function graph_break|User-inserted graph break|step_unsupported|comptime/i,
+  },
   {
     cause: "device-scalar-read",
     kind: "item",

@@ -13,6 +13,8 @@ const REASON = /^\s*(?:Graph Break )?Reason: ?(.*)$/;
 const NESTED = /another graph break occurred/;
 const DETAIL = /^\s*(?:Explanation|Developer debug context): (.*)$/;
 const STACK_START = /^User code traceback:|^from user code|^Stack variable source attribution:/;
+/** PyTorch 2.4 and 2.5 leave the reason out of the header: it stands at the end of the traceback. */
+const RAISED = /^(?:torch\._dynamo\.exc\.)?Unsupported: (.+)$/;
 /** How much of the explanation is kept; more never helps to tell causes apart. */
 const DETAIL_LENGTH = 600;
 
@@ -44,7 +46,11 @@ export function graphBreak(message: string, context: RecordContext, flavour: Fla
   return {
     add(line, bare) {
       if (HEADER.test(line)) return false;
-      if (inTrace) return !bare;
+      if (inTrace) {
+        const raised = reason === "" && !bare ? RAISED.exec(line) : null;
+        if (raised !== null) takeReason((raised[1] ?? "").trim());
+        return !bare;
+      }
       if (bare && !isPart(line, awaitsReason || !seenReason)) return false;
       const text = line.trim();
       const named = seenReason ? null : REASON.exec(line);

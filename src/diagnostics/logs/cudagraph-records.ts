@@ -9,7 +9,7 @@ import type { OpenRecord, RecordContext } from "./record.js";
 const SKIP = /[Ss]kipping cudagraphs? (?:due to|for|because of) /;
 /** Reasons that PyTorch logs without the words "skipping cudagraphs due to". */
 const BARE_REASON =
-  /^(?:disabling cudagraphs due to |control flow operator: torch\.|index_put_ fallback with|graph with symbolic shapes inputs|input storage mutation)/;
+  /^(?:disabling cudagraphs (?:for backward )?due to |control flow operator: torch\.|index_put_ fallback with|graph with symbolic shapes inputs|input storage mutation)/;
 const DISTINCT_SIZES = /CUDAGraph supports dynamic shapes by recording a new graph/;
 const OVERWRITTEN = /accessing (?:gradient )?tensor output of CUDAGraphs that has been overwritten/;
 const PARTITION = /cudagraph partition due to (.+)$/;
@@ -63,7 +63,7 @@ function emitSkip(text: string, stack: StackReader, context: RecordContext): voi
 export function skipCause(text: string): { cause: string; instances: number } {
   const count = Number(/\((\d{1,6}) instances?\)/.exec(text)?.[1] ?? 1);
   const cause = text
-    .replace(/^\s*(?:(?:skipping|disabling) cudagraphs? due to )+/i, "")
+    .replace(/^\s*(?:(?:skipping|disabling) cudagraphs? (?:for backward )?due to )+/i, "")
     .replace(/[.:]?\s*Found from\b[\s\S]*$/, "")
     .replace(/\s*\(\d+ instances?\)/, "")
     .replace(/\n[\s\S]*$/, "")

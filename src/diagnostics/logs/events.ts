@@ -37,6 +37,14 @@ export interface RecompileEvent extends Common {
   readonly values: readonly string[];
 }
 
+/** A further guard that failed at the same recompile: the one of another variant of the function. */
+export interface FailedGuardEvent extends Common {
+  readonly kind: "failedGuard";
+  readonly function: string;
+  readonly location: string;
+  readonly reason: string;
+}
+
 /** A function was compiled as often as the limit allows and now runs eagerly. */
 export interface LimitEvent extends Common {
   readonly kind: "limit";
@@ -114,7 +122,15 @@ export interface CompileTimeEvent extends Common {
 }
 
 export type LogEvent =
-  RecompileEvent | LimitEvent | GraphBreakEvent | ScalarReadEvent | CudagraphSkipEvent | FailureEvent | TickEvent | CompileTimeEvent;
+  | RecompileEvent
+  | FailedGuardEvent
+  | LimitEvent
+  | GraphBreakEvent
+  | ScalarReadEvent
+  | CudagraphSkipEvent
+  | FailureEvent
+  | TickEvent
+  | CompileTimeEvent;
 
 /** One frame of a Python stack as printed in a log. */
 export interface CodeLine {

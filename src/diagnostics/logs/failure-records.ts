@@ -14,7 +14,7 @@ const OWN_STANCE = /(\S+) would recompile: (.+) failed \(was .*?, now .*?(?:, ([
 const GUARD_LINE = /^\s*(?:- |!?[\d/]+\/\d+: |triggered by)/;
 
 export function openStanceFailure(message: string, context: RecordContext): OpenRecord | undefined {
-  const own = OWN_STANCE.exec(message);
+  const own = message.includes(" would recompile: ") ? OWN_STANCE.exec(message) : null;
   if (own !== null) {
     emit(context, "stance", own[1] ?? "", own[3] ?? "", own[2] ?? "", "fail_on_recompile");
     return SINGLE_LINE;

@@ -29,10 +29,10 @@ export function guardTemplate(reason: string): string {
     .replace(/\[\d+\]/g, "[*]");
 }
 
-/** The variable a value guard is about: "kv_cache._current_idx[3]" of "kv_cache._current_idx[3] == 0". */
+/** The variable a value guard is about: "cache.index[3]" of "cache.index[3] == 0", and of "L['cache'].index[3] == 0" as older versions write it. */
 export function guardSubject(reason: string): string {
   const equality = /^(.+?) (?:==|!=|is not|is) /.exec(reason);
-  return (equality?.[1] ?? reason).trim();
+  return (equality?.[1] ?? reason).trim().replace(/^L\['(\w+)'\]/, "$1");
 }
 
 const SHAPE = /(?:size|stride|rank|storage_offset) mismatch|\.(?:size|stride|storage_offset)\(\)|Shape guard failed|^s\d+\b|\bu\d+\b/;
@@ -63,11 +63,13 @@ export function diagnoseGuard(reason: string, values: readonly string[] = []): D
   if (GLOBAL_STATE.test(reason)) return { cause: "other", kind: "torch-state" };
   if (/^BACKEND_MATCH/.test(reason)) return { cause: "other", kind: "backend" };
   if (/rank mismatch/.test(reason)) return { cause: "dynamic-size", kind: "rank" };
+  if (/(?:stride|storage_offset) mismatch|\.(?:stride|storage_offset)\(\)/.test(reason)) return { cause: "dynamic-size", kind: "layout" };
   if (SHAPE.test(reason)) return { cause: "dynamic-size", kind: "size" };
   if (/^KeyError|___dict_contains/.test(reason)) {
     return reason.includes("__dict__") ? { cause: "type-change", kind: "attribute" } : { cause: "list-or-dict-length", kind: "dict" };
   }
-  if (LENGTH.test(reason)) return { cause: "list-or-dict-length", kind: /dict|keys|\{.*:|^len\(.*\) != /.test(reason) ? "dict" : "list" };
+  if (LENGTH.test(reason))
+    return { cause: "list-or-dict-length", kind: /dict|keys|__contains__|\{.*:|^len\(.*\) != /.test(reason) ? "dict" : "list" };
   if (TYPE.test(reason)) return { cause: "type-change", kind: typeKind(reason) };
   if (ALIASING.test(reason)) return { cause: "other", kind: "aliasing" };
   if (/___check_obj_id|id\(/.test(reason)) return { cause: "python-value-guard", kind: "object" };
@@ -82,6 +84,7 @@ export function isCachePosition(reason: string, functionName: string): boolean {
 
 function typeKind(reason: string): string {
   if (/dtype mismatch/.test(reason)) return "dtype";
+  if (/hasattr\(/.test(reason)) return "attribute";
   if (/None/.test(reason)) return "none";
   if (/requires_grad|dispatch key|device/.test(reason)) return "tensor-kind";
   return "class";

@@ -21,6 +21,8 @@ import { guardTemplate } from "./guard-reason.js";
 const MOST_VALUES = 32;
 const MOST_LAST_REASONS = 1_000;
 const MOST_VALUE_ROWS = 2_000;
+const MOST_PLACES = 2_000;
+const MOST_GUARDS = 64;
 
 /** The counts of the answer, without causes and without what only the reader of lines knows. */
 export type Tally = Omit<LogAnalysis, "rootCauses" | "unrecognisedLines" | "lines" | "inputs" | "trace" | "notes">;
@@ -42,6 +44,8 @@ export class Ledger implements EventSink {
   readonly failures = new Rows<FailureEvent>();
   readonly partitions = new Rows<TickEvent>();
   readonly fallbacks = new Rows<TickEvent>();
+  /** Different guards that failed, by `placeOf` their function. */
+  readonly failedGuards = new Map<string, Set<string>>();
 
   private readonly recompilesByFunction = new Counter();
   private readonly recompilesByReason = new Counter();
@@ -70,6 +74,8 @@ export class Ledger implements EventSink {
     switch (event.kind) {
       case "recompile":
         return this.recompile(event);
+      case "failedGuard":
+        return this.noteGuard(event);
       case "limit":
         return this.limit(event);
       case "graphBreak":
@@ -140,6 +146,17 @@ export class Ledger implements EventSink {
     this.recompilesByLocation.add(event.location);
     this.recompiles.add(`${event.function} ${event.location} ${event.reason}`, () => kept(event));
     this.noteValues(event);
+    this.noteGuard(event);
+  }
+
+  private noteGuard(event: Pick<RecompileEvent, "function" | "location" | "reason">): void {
+    const place = placeOf(event);
+    let guards = this.failedGuards.get(place);
+    if (guards === undefined) {
+      if (this.failedGuards.size >= MOST_PLACES) return;
+      this.failedGuards.set(detached(place), (guards = new Set()));
+    }
+    if (guards.size < MOST_GUARDS && !guards.has(event.reason)) guards.add(detached(event.reason));
   }
 
   private noteValues(event: RecompileEvent): void {
@@ -194,6 +211,11 @@ export class Ledger implements EventSink {
     if (event.compileId === undefined) return true;
     return this.twice.isNew(event.flavour, detached(`${event.kind} ${pid} ${event.compileId} ${what}`));
   }
+}
+
+/** Name of a function where it stands, which is what is compiled and limited. */
+export function placeOf({ function: name, location }: Pick<RecompileEvent, "function" | "location">): string {
+  return `${location} ${name}`;
 }
 
 /** A copy of an event whose strings do not keep the chunk of log they were cut from in memory. */

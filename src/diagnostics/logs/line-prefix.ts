@@ -23,11 +23,27 @@ const GLOG_ANYWHERE = /[VIWEC]\d{4} \d\d:\d\d:\d\d(?:\.\d+)? /;
 const OLD = /^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[.,]\d+\] (?:\[([^\]\s]+)\] )?(torch[\w.]*?)(?:\.__(\w+))?: \[\w+\] ?/;
 const RANK = /(?:rank|default|worker|node)[-_ ]?(\d+)/i;
 
-/** Reads the prefix at the start of `line`; undefined when there is none. */
-export function readHead(line: string): LineHead | undefined {
-  if (startsGlog(line)) return glogHead(line, "");
-  if (line.charCodeAt(0) === 91 /* [ */) return oldHead(line);
-  return undefined;
+/** Reads prefixes at the start of lines. Most lines of a log repeat the prefix before them, which is then not taken apart again. */
+export class HeadReader {
+  private last: LineHead | undefined;
+  private prefix = "";
+
+  /** Undefined when there is none. The same object for a repeated prefix whose message nobody reads. */
+  read(line: string): LineHead | undefined {
+    if (this.last !== undefined && line.slice(0, this.prefix.length) === this.prefix) {
+      return this.last.record === "" ? this.last : { ...this.last, message: line.slice(this.prefix.length) };
+    }
+    if (line.charCodeAt(0) === 91 /* [ */) return oldHead(line);
+    if (!startsGlog(line)) return undefined;
+    const head = glogHead(line, "");
+    if (head.artifact !== undefined) {
+      // The name of the artifact ends the prefix, so that what follows cannot change how it is read.
+      const end = line.indexOf(`[__${head.artifact}]`) + head.artifact.length + 4;
+      this.last = head;
+      this.prefix = head.record === "" ? line.slice(0, end) : head.record;
+    }
+    return head;
+  }
 }
 
 /** Finds PyTorch's prefix behind something a launcher, container or progress bar wrote before it. */

@@ -6,7 +6,7 @@ import { openGraphBreak, openItemWarning } from "./break-records.js";
 import { openCudagraphPartition, openCudagraphSkip, openOverwrittenOutput } from "./cudagraph-records.js";
 import type { Evidence, EventSink, TickEvent } from "./events.js";
 import { openConstraintViolation, openFullGraphFailure, openStanceFailure } from "./failure-records.js";
-import { UNKNOWN_PROCESS, readHead, readHeadAnywhere } from "./line-prefix.js";
+import { HeadReader, UNKNOWN_PROCESS, readHeadAnywhere } from "./line-prefix.js";
 import type { LineHead } from "./line-prefix.js";
 import { readOwnLine } from "./own-reader.js";
 import { openLimit, openRecompile } from "./recompile-records.js";
@@ -48,6 +48,9 @@ export class LineRouter {
   /** Lines in a form that only PyTorch or this package writes. */
   recognised = 0;
   readonly trace: TraceReader;
+  private readonly heads = new HeadReader();
+  /** The head before, to tell a repeated one. */
+  private lastHead: LineHead | undefined;
   private source = "";
   private sourceLine = 0;
   private readonly open = new Map<string, OpenRecord>();
@@ -76,7 +79,7 @@ export class LineRouter {
       return;
     }
     if (line === "") return;
-    const head = readHead(line);
+    const head = this.heads.read(line);
     if (head !== undefined) this.headed(head);
     else this.unheaded(line);
   }
@@ -91,6 +94,8 @@ export class LineRouter {
 
   private headed(head: LineHead): void {
     this.recognised += 1;
+    if (head === this.lastHead) return;
+    this.lastHead = head;
     if (head.compileId !== undefined) this.sink.compileSeen(head.process, head.compileId);
     if (head.record === "") return;
     if (TraceReader.isRecord(head.message)) {

@@ -20,20 +20,14 @@ export function openRecompile(message: string, context: RecordContext): OpenReco
   // The exception of error_on_recompile repeats the header; it is a failure, not another recompile.
   if (header === null || message.includes("Error: Recompiling")) return undefined;
   let emitted = false;
+  const { sink, process, compileId, evidence } = context;
+  const location = tuple === null ? `${header[2] ?? ""}:${header[3] ?? ""}` : (header[2] ?? "");
+  const common = { flavour: "text", process, compileId, evidence, function: header[1] ?? "", location } as const;
+  // The first guard makes the recompile; the record may stay open for long, so that nothing may wait for its end.
   const emit = (reason: string): void => {
-    if (emitted) return;
+    if (emitted) sink.event({ kind: "failedGuard", ...common, reason });
+    else sink.event({ kind: "recompile", ...common, reason, values: valuesOf(reason) });
     emitted = true;
-    context.sink.event({
-      kind: "recompile",
-      flavour: "text",
-      process: context.process,
-      compileId: context.compileId,
-      evidence: context.evidence,
-      function: header[1] ?? "",
-      location: tuple === null ? `${header[2] ?? ""}:${header[3] ?? ""}` : (header[2] ?? ""),
-      reason,
-      values: valuesOf(reason),
-    });
   };
   if (tuple !== null) {
     emit(cutReason(tuple[3] ?? ""));
@@ -43,13 +37,14 @@ export function openRecompile(message: string, context: RecordContext): OpenReco
     add(line, bare) {
       if (HEADER.test(line)) return false;
       if (bare && !PART.test(line)) return false;
-      if (emitted) return true;
-      const inline = ONE_LINE.exec(line);
+      const inline = emitted ? null : ONE_LINE.exec(line);
       if (inline !== null) emit(cutReason(inline[1] ?? ""));
-      else if (NUMBERED.test(line) || DASHED.test(line)) emit(cutReason(line));
+      else if (NUMBERED.test(line) || (!emitted && DASHED.test(line))) emit(cutReason(line));
       return true;
     },
-    close: () => emit("unknown reason"),
+    close: () => {
+      if (!emitted) emit("unknown reason");
+    },
   };
 }
 

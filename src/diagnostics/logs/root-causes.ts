@@ -9,7 +9,9 @@ import type { Cause, Diagnosis, Severity } from "./causes.js";
 import { Counter } from "./counter.js";
 import type { Evidence, FailureEvent, GraphBreakEvent, LimitEvent, RecompileEvent } from "./events.js";
 import { diagnoseGuard, guardSubject, isCachePosition } from "./guard-reason.js";
+import { placeOf } from "./ledger.js";
 import type { Ledger } from "./ledger.js";
+import { Multipliers, nameOf } from "./multipliers.js";
 import { isLibrary, locationOf } from "./python-stack.js";
 import { ScalarNames } from "./scalar-names.js";
 
@@ -73,6 +75,7 @@ class RootCauseSearch {
   private readonly scalars = new ScalarNames();
   /** Recompiles of each function by the name of their cause. */
   private readonly causesByFunction = new Map<string, Counter>();
+  private readonly multipliers = new Multipliers((recompile) => this.diagnose(recompile));
 
   constructor(private readonly ledger: Ledger) {}
 
@@ -129,7 +132,7 @@ class RootCauseSearch {
   private voteRecompiles(): void {
     const sizes = new Set<string>();
     for (const { first, count } of this.ledger.recompiles.values()) {
-      const diagnosis = this.diagnose(first);
+      const diagnosis = this.multipliers.causeOf(first, this.ledger.failedGuards.get(placeOf(first)));
       const size = /^tensor '(.+)' size mismatch at index (\d+)/.exec(first.reason);
       const key = size === null ? "" : `${first.location} ${size[1] ?? ""} ${size[2] ?? ""}`;
       const absorbed = size !== null && !sizes.has(key) ? 1 : 0;
@@ -350,10 +353,6 @@ function severityOf(group: Group): Severity {
   return group.kind === "training" ? "good" : "investigate";
 }
 
-function placeOf({ function: name, location }: Pick<RecompileEvent, "function" | "location">): string {
-  return `${location} ${name}`;
-}
-
 /** The line of the user's code that led to a break inside a library. */
 function userPlace({ location, code }: GraphBreakEvent): string {
   const innermost = code.at(-1);
@@ -363,8 +362,4 @@ function userPlace({ location, code }: GraphBreakEvent): string {
 /** Guards that differ in an index only are one statement. */
 function generalised(reason: string): string {
   return reason.replace(/\[\d+\](?= |$|\.|\[)/g, "[*]").replace(/ == -?\d+\.\d{4,}(?:e-?\d+)?$/, " == *");
-}
-
-function nameOf({ cause, kind }: Diagnosis): string {
-  return `${cause}/${kind}`;
 }

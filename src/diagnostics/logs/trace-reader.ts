@@ -36,6 +36,8 @@ interface Frame {
 
 interface PendingRecompile {
   readonly reason: string;
+  /** Guards of the function's other variants. */
+  readonly others: readonly string[];
   readonly evidence: Evidence;
 }
 
@@ -199,25 +201,18 @@ export class TraceReader {
 
   private recompile(payload: OpenPayload): void {
     const { process, compileId = "", evidence } = payload;
-    const pending = { reason: cutReason(firstReason(payload.lines.join("\n"))), evidence };
+    const [reason = "", ...others] = reasonsOf(payload.lines.join("\n")).map((text) => cutReason(text));
+    const pending = { reason, others, evidence };
     const state = this.stateOf(process);
     const frame = state.frames.get(frameOf(compileId));
     if (frame !== undefined) this.emitRecompile(process, compileId, frame, pending);
     else state.pending.set(compileId, pending);
   }
 
-  private emitRecompile(process: string, compileId: string, frame: Frame, { reason, evidence }: PendingRecompile): void {
-    this.sink.event({
-      kind: "recompile",
-      flavour: "trace",
-      process,
-      compileId,
-      evidence: { ...evidence, text: reason },
-      function: frame.function,
-      location: frame.location,
-      reason: reason === "" ? "unknown reason" : reason,
-      values: valuesOf(reason),
-    });
+  private emitRecompile(process: string, compileId: string, frame: Frame, { reason, others, evidence }: PendingRecompile): void {
+    const common = { flavour: "trace", process, compileId, evidence: { ...evidence, text: reason }, ...frame } as const;
+    this.sink.event({ kind: "recompile", ...common, reason: reason === "" ? "unknown reason" : reason, values: valuesOf(reason) });
+    for (const other of others) this.sink.event({ kind: "failedGuard", ...common, reason: other });
   }
 
   private graphBreak(payload: OpenPayload): void {
@@ -240,13 +235,13 @@ function intern(state: ProcessState, pair: unknown[]): void {
 }
 
 /** The payload is a JSON list of reasons, or one reason as plain text. */
-function firstReason(payload: string): string {
-  if (!payload.startsWith("[") && !payload.startsWith('"')) return payload;
+function reasonsOf(payload: string): string[] {
+  if (!payload.startsWith("[") && !payload.startsWith('"')) return [payload];
   try {
     const value: unknown = JSON.parse(payload);
-    return String(Array.isArray(value) ? (value[0] ?? "") : value);
+    return Array.isArray(value) ? value.map(String) : [String(value)];
   } catch {
-    return payload.replace(/^\[?\s*"?/, "");
+    return [payload.replace(/^\[?\s*"?/, "")];
   }
 }
 
