@@ -19,6 +19,7 @@ describe("guards", () => {
     ["0/0: tensor 'x' size mismatch at index 0. expected 4, actual 7", "dynamic-size", "size"],
     ["tensor 'L['x']' size mismatch at index 0. expected 20, actual 21", "dynamic-size", "size"],
     ["1/2: tensor 'k' stride mismatch at index 1. expected 64, actual 128", "dynamic-size", "layout"],
+    ["tensor 'L['past']' stride mismatch at index 0. expected 16, actual 24", "dynamic-size", "size"],
     ["2/0: 2 <= L['x'].size()[0] <= 1024  # x = x[: n]  # a.py:3 in f", "dynamic-size", "size"],
     ["0/1: tensor 'x' rank mismatch. expected 1, actual 2", "dynamic-size", "rank"],
     ["0/0: tensor 'h' dtype mismatch. expected Float, actual BFloat16", "type-change", "dtype"],
@@ -134,6 +135,7 @@ describe("older PyTorch", () => {
       ].join("\n"),
     );
     expect(analysis.graphBreaks).toMatchObject({ total: 1, byLocation: { "/srv/a.py:8": 1 } });
+    expect(analysis.rootCauses[0]).toMatchObject({ cause: "unsupported-call", kind: "output" });
     expect(
       causesOf(`${head} Graph break: generic_jump TensorVariable() from user code at:\n${head}   File "/srv/a.py", line 8, in fn`),
     ).toEqual(["data-dependent-branch"]);

@@ -63,7 +63,9 @@ export function diagnoseGuard(reason: string, values: readonly string[] = []): D
   if (GLOBAL_STATE.test(reason)) return { cause: "other", kind: "torch-state" };
   if (/^BACKEND_MATCH/.test(reason)) return { cause: "other", kind: "backend" };
   if (/rank mismatch/.test(reason)) return { cause: "dynamic-size", kind: "rank" };
-  if (/(?:stride|storage_offset) mismatch|\.(?:stride|storage_offset)\(\)/.test(reason)) return { cause: "dynamic-size", kind: "layout" };
+  // Up to 2.3 PyTorch compares strides before sizes, so that a stride may stand for a size there.
+  if (!/tensor 'L\[/.test(reason) && /(?:stride|storage_offset) mismatch|\.(?:stride|storage_offset)\(\)/.test(reason))
+    return { cause: "dynamic-size", kind: "layout" };
   if (SHAPE.test(reason)) return { cause: "dynamic-size", kind: "size" };
   if (/^KeyError|___dict_contains/.test(reason)) {
     return reason.includes("__dict__") ? { cause: "type-change", kind: "attribute" } : { cause: "list-or-dict-length", kind: "dict" };
