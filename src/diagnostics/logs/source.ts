@@ -193,7 +193,7 @@ class LineCutter {
 
   private text(bytes: Buffer): string {
     // Logs are ASCII but for a few lines, and one byte a character is far quicker to decode.
-    const text = this.encoding === "utf8" && isAscii(bytes) ? bytes.latin1Slice() : bytes.toString(this.encoding);
+    const text = this.encoding === "utf8" && isAscii(bytes) ? bytes.toString("latin1") : bytes.toString(this.encoding);
     return text.charCodeAt(0) === 0xfeff ? text.slice(1) : text;
   }
 }
