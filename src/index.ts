@@ -8,6 +8,7 @@ export type { SeriesInput, Values } from "./forecast/series.js";
 export type { Timestamp, Warning } from "./forecast/calendar.js";
 export type { Device as DeviceChoice, KvCache, Mode } from "./forecast/settings.js";
 export type { ModelInspection } from "./models/inspection.js";
+export type { QuantileDecoding } from "./models/model.js";
 export { InputError } from "./forecast/errors.js";
 
 export { compile, constant, Tensor, tap, type Compiled, type CompileSettings } from "./tensor/index.js";

@@ -50,6 +50,14 @@ test("settings reach the loader and the model", async () => {
   expect(run.models[0]?.requests[0]?.series.map((series) => series.values.map((row) => row.length))).toEqual([[10]]);
 });
 
+test("decoding flags reach a model that states quantiles", async () => {
+  const folder = temporaryFolder();
+  const flags = ["--decode-block-size", "96", "--decoding-preset", "forecast", "--imputation", "linear"];
+  const run = await runCli(["forecast", exampleCsv(folder), "--format", "json", ...flags], { model: { knots: [0.1, 0.5, 0.9] } });
+  expect(run).toMatchObject({ code: 0, error: "" });
+  expect(run.models[0]?.requests[0]?.decoding).toEqual({ preset: "forecast", decodeBlockSize: 96, imputation: "linear" });
+});
+
 test("--joint makes columns variates of one series, --past makes covariates of them", async () => {
   const file = exampleCsv(temporaryFolder());
   const joint = await runCli(["forecast", file, "--horizon", "1", "--joint"]);
@@ -171,6 +179,8 @@ describe("mistakes: exit code 2, one sentence, nothing on stdout, nothing writte
     ["temperature", ["plant.csv", "--temperature", "1"], /Kronos/],
     ["top-k", ["plant.csv", "--top-k", "1"], /Kronos/],
     ["top-p", ["plant.csv", "--top-p", "1"], /Kronos/],
+    ["decoding options", ["plant.csv", "--decode-block-size", "96"], /Toto 2/],
+    ["block size as text", ["plant.csv", "--decode-block-size", "two"], /--decode-block-size "two" is not a number/],
     ["known covariates missing", ["plant.csv", "--known", "x.csv"], /x\.csv: it does not exist/],
     ["last of nothing", ["plant.csv", "--last", "0"], /--last "0"/],
     ["last of too much", ["plant.csv", "--last", "3"], /72 steps are too few for --last 3 windows of 24 steps: 73 are needed/],

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { currentStance, Forecaster, InputError, type SeriesInput } from "../src/index.js";
+import { Forecaster, InputError, type SeriesInput } from "../src/index.js";
 import { FakeModel } from "./forecast-fake-model.js";
 
 const many = (count: number): SeriesInput[] => Array.from({ length: count }, (_, index) => ({ values: [index, index + 0.5, index + 2] }));
@@ -117,13 +117,11 @@ describe("TEMPOGRAPH_ENV_FILE is looked at before each request", () => {
     expect(mode).toBe("default");
     write("export TOTO_DISABLE_COMPILE=1\n");
     expect(await ask()).toEqual(["eager", numbers]);
-    expect(currentStance()).toBe("force_eager");
     // A file that is being replaced changes nothing.
     rmSync(join(folder, "settings"));
     expect((await ask())[0]).toBe("eager");
     write("# fine again\n");
     expect(await ask()).toEqual(["default", numbers]);
-    expect(currentStance()).toBe("default");
     forecaster.dispose();
   });
 

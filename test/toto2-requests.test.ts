@@ -2,11 +2,13 @@
 import { describe, expect, test } from "vitest";
 import { formulaCheckpoint } from "../src/models/formula/checkpoint.js";
 import type { ModelRequest } from "../src/models/model.js";
+import { Forecaster, type QuantileDecoding } from "../src/index.js";
 import { checkDecoding } from "../src/models/toto2/decoding.js";
 import { impute } from "../src/models/toto2/imputation.js";
 import { parseToto2Config } from "../src/models/toto2/config.js";
 import { RoundLayout, SampleStore } from "../src/models/toto2/layout.js";
 import { wrapperPast } from "../src/models/toto2/wrapper.js";
+import { FakeModel } from "./forecast-fake-model.js";
 import { firstDifference, makeSeries } from "./toto1-harness.js";
 import { everyNumber, loadToto2, predictOnce, quantilesOf, requestOf } from "./toto2-harness.js";
 
@@ -25,6 +27,11 @@ describe("refused requests name what does not fit", () => {
     "a negative cap": [requestOf([one], horizon, { quantileRealCapK: -1 }), /quantileRealCapK is -1/],
     "half an observation": [requestOf([one], horizon, { scalerFallbackMinObs: 1.5 }), /scalerFallbackMinObs is 1.5/],
     "an unknown imputation": [requestOf([one], horizon, { imputation: "mean" as "none" }), /imputation is "mean".*none, ffill, linear/],
+    "an unknown option": [
+      requestOf([one], horizon, { blockSize: 8 } as never),
+      /unknown decoding option "blockSize": known options are preset/,
+    ],
+    "a correction in words": [requestOf([one], horizon, { stableCentre: "yes" as never }), /stableCentre is "yes", expected true or false/],
     "an unknown preset": [requestOf([one], horizon, { preset: "best" as "wrapper" }), /preset is "best".*wrapper, forecast/],
     "more patches than positions": [requestOf([one], 8 * 8190), /8198 patches of 8 samples.*8192.*shorten/],
     "covariates of the wrong length": [
@@ -106,6 +113,29 @@ test("imputation: forward fill, lines, zeros; leading gaps are 0", () => {
   expect([...impute(values, mask, "none")]).toEqual([0, 2, 0, 0, 5, 0]);
   expect([...impute(values, mask, "ffill")]).toEqual([0, 2, 2, 2, 5, 5]);
   expect([...impute(values, mask, "linear")]).toEqual([0, 2, 3, 4, 5, 5]);
+});
+
+test("the forecaster takes the options as `decoding`, and a model without them refuses", async () => {
+  const series = { values: [...one.values[0]!] };
+  const forecaster = Forecaster.fromModel(loadToto2());
+  const ask = async (decoding?: QuantileDecoding): Promise<readonly number[]> => {
+    const forecast = await forecaster.predict(series, { horizon, ...(decoding ? { decoding } : {}) });
+    return [...forecast.quantile(0.5)];
+  };
+  const [single, block, corrected] = [
+    await ask(),
+    await ask({ decodeBlockSize: 16 }),
+    await ask({ decodeBlockSize: 16, stableCentre: true }),
+  ];
+  expect(block.slice(0, 16)).not.toEqual(single.slice(16, 32));
+  expect(block.slice(16)).not.toEqual(single.slice(16));
+  expect(corrected).not.toEqual(block);
+  expect(forecaster.report().recompiles).toBe(0);
+  await expect(ask({ decodeBlockSize: 12 })).rejects.toThrow(/decodeBlockSize is 12.*multiple of the model's patch of 8/);
+  await expect(forecaster.predict(series, { decoding: 16 as never })).rejects.toThrow(/decoding must be an object.*got 16/);
+  forecaster.dispose();
+  const other = Forecaster.fromModel(new FakeModel());
+  await expect(other.predict(series, { decoding: {} })).rejects.toThrow(/decoding belongs to Toto 2/);
 });
 
 describe("options change what they should", () => {

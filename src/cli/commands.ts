@@ -75,6 +75,12 @@ function forecastCommand(command: Command, context: CliContext, finish: Finish):
     .option("--time-zone <name>", "Kronos: zone of the time features and the calendar, such as America/New_York")
     .option("--calendar <rule>", "Kronos: auto (what the timestamps show) or 24/7")
     .option("--consistent", "Kronos: candles whose high and low hold open and close, no negative volume")
+    .option(
+      "--decode-block-size <samples>",
+      "Toto 2: decode so many samples at a time and feed their medians back, 0 = all at once (default)",
+    )
+    .option("--decoding-preset <name>", "Toto 2: published defaults to start from, wrapper (default) or forecast")
+    .option("--imputation <rule>", "Toto 2: what missing values at the end of the context become, ffill (default), linear or none")
     .option("--paths", "put sample paths into the JSON")
     .option("--no-report", "leave the report out; equal inputs then give equal bytes")
     .option("--format <name>", "table, json, csv, parquet or chart (SVG when --output ends in .svg)", "table")

@@ -14,15 +14,15 @@ import { bytes } from "./numbers.js";
 import { alignKnown, candleInputs, rollingSeries, toInputs, usualHorizon, type KnownColumns } from "./inputs.js";
 import { checkOutput, deliver } from "./output.js";
 import { forecastChart, forecastCsv, forecastJson, forecastParquet, forecastSvg, forecastTable, reportLines } from "./present.js";
+import { modelOptions, type ModelFlags } from "./model-flags.js";
 import { startProgress } from "./progress.js";
 import { settingFlags } from "./setting-flags.js";
 
 export const FORMATS = ["table", "json", "csv", "chart", "parquet"] as const;
 
 /** Flags as commander hands them over: text, or true; names in camelCase. */
-export interface ForecastFlags extends Partial<
-  Record<Exclude<SettingName, "cacheDir" | "cacheSize" | "logs" | "dump" | "check" | "debug">, string>
-> {
+export interface ForecastFlags
+  extends ModelFlags, Partial<Record<Exclude<SettingName, "cacheDir" | "cacheSize" | "logs" | "dump" | "check" | "debug">, string>> {
   time?: string;
   target?: string;
   id?: string;
@@ -40,14 +40,6 @@ export interface ForecastFlags extends Partial<
   known?: string;
   last?: string;
   decimalComma?: boolean;
-  temperature?: string;
-  topK?: string;
-  topP?: string;
-  clip?: string;
-  maxContext?: string;
-  timeZone?: string;
-  calendar?: string;
-  consistent?: boolean;
 }
 
 /** Levels of the two bands that a chart shows unless others are asked for. */
@@ -64,7 +56,7 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
   const table = await readTable(file, flags, context, values, windows);
   if (flags.quiet !== true) for (const text of table.notes) note(context, text);
   const known = flags.known === undefined ? undefined : await readSeriesTable(flags.known, knownRequest(flags));
-  const sampling = candleFlags(flags);
+  const ofModel = modelOptions(flags);
 
   const download = startProgress(context, "downloading", flags.quiet);
   const forecaster = await context.load(values.model, {
@@ -103,7 +95,7 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
       ...(values.samples === undefined ? {} : { samples: values.samples }),
       ...(quantiles === undefined ? {} : { quantiles }),
       seed: values.seed,
-      ...sampling,
+      ...ofModel,
       paths: flags.paths ?? false,
       report: flags.report ?? true,
       signal: context.signal,
@@ -173,28 +165,6 @@ function knownOf(
     throw new InputError("bad-flag", "--last with --known works for one table of covariates that serves all series: leave --id out");
   }
   return alignKnown(series, known.series, horizonOf(first), flags.known ?? "");
-}
-
-/** Options of candle models, from the flags that were given. */
-function candleFlags(flags: ForecastFlags): PredictOptions {
-  const numbers = [
-    ["temperature", "--temperature"],
-    ["topK", "--top-k"],
-    ["topP", "--top-p"],
-    ["clip", "--clip"],
-    ["maxContext", "--max-context"],
-  ] as const;
-  const options: Record<string, unknown> = {};
-  for (const [name, flag] of numbers) {
-    const text = flags[name];
-    if (text === undefined) continue;
-    if (text.trim() === "" || !Number.isFinite(Number(text))) throw new InputError("bad-flag", `${flag} "${text}" is not a number`);
-    options[name] = Number(text);
-  }
-  if (flags.timeZone !== undefined) options["timeZone"] = flags.timeZone;
-  if (flags.calendar !== undefined) options["calendar"] = flags.calendar;
-  if (flags.consistent !== undefined) options["consistent"] = flags.consistent;
-  return options;
 }
 
 type Format = (typeof FORMATS)[number];

@@ -119,7 +119,7 @@ export class Forecaster {
   /** `from`: place of the first series among all of the caller's; names those without an id. */
   async #predictFrom(list: readonly SeriesInput[], from: number, options: PredictOptions): Promise<Forecast> {
     this.#assertLoaded();
-    const checked = checkOptions(options, this.#model.takes);
+    const checked = checkOptions(options, this.#model);
     checked.signal?.throwIfAborted();
     const entries = this.#check(list, from, checked);
     const horizon = this.#horizon(checked, entries);
@@ -215,7 +215,7 @@ export class Forecaster {
   async #run(prepared: readonly PreparedSeries[], horizon: number, samples: number, options: CheckedOptions): Promise<Forecast> {
     this.#assertLoaded();
     options.signal?.throwIfAborted();
-    const rolledBack = this.#followSettings();
+    const eager = this.#followSettings();
     const before = this.#lastReport;
     const started = performance.now();
     const answers: ModelSeriesAnswer[] = [];
@@ -228,6 +228,8 @@ export class Forecaster {
           horizon,
           samples,
           seed: options.seed,
+          ...(eager ? { eager } : {}),
+          ...(options.decoding === undefined ? {} : { decoding: options.decoding }),
           ...(options.candles === undefined ? {} : { sampling: options.candles.sampling }),
           ...(options.signal === undefined ? {} : { signal: options.signal }),
           // Chunks may differ in steps; a share of the whole per chunk keeps `done / total` rising to 1.
@@ -245,8 +247,7 @@ export class Forecaster {
     this.#totalMilliseconds += elapsed;
     const after = this.#disposed ? (this.#lastReport ?? this.#model.report()) : this.#model.report();
     this.#lastReport = after;
-    const counted = reportBetween(before, after, { load: this.#loadMilliseconds, first: this.#firstMilliseconds, total: elapsed });
-    const report = rolledBack ? { ...counted, mode: "eager" } : counted;
+    const report = reportBetween(before, after, { load: this.#loadMilliseconds, first: this.#firstMilliseconds, total: elapsed });
     const consistent = options.candles?.consistent ? makeConsistent(answers) : undefined;
     const stated = { quantiles: options.quantiles, paths: options.paths };
     const entries = prepared.flatMap((entry, index) => {

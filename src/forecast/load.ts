@@ -33,13 +33,14 @@ export interface LoadOptions {
   onNote?: (note: string) => void;
 }
 
+/** A model, and what decides before each request whether it runs op by op. */
 export interface LoadedModel {
   readonly model: ForecastModel;
-  /** Looks at the file that TEMPOGRAPH_ENV_FILE names, if any, and rolls the process back to op by op, or forward again. Returns whether it is rolled back. */
+  /** Looks at the environment and its file again: true when they ask for op by op, so that a running process can be rolled back, and forward, by editing the file. */
   readonly followSettings: () => boolean;
 }
 
-/** Settings that are not in `options` come from the environment, see docs/settings.md. Throws InputError. */
+/** Settings that are not in `options` come from the environment and its file; docs/settings.md says which wins. Throws InputError. */
 export async function loadModelFor(reference: string, options: LoadOptions): Promise<LoadedModel> {
   const {
     onNote = (note: string) => void process.stderr.write(`tempograph: ${note}\n`),
@@ -50,8 +51,10 @@ export async function loadModelFor(reference: string, options: LoadOptions): Pro
     onDownload,
     ...settings
   } = options;
-  const sources = { options: { model: reference, ...settings }, environment: process.env, folder: process.cwd() };
+  const sources: SettingSources = { options: { model: reference, ...settings }, environment: process.env, folder: process.cwd() };
   const { values } = resolveSettings(sources);
+  // A model that starts disabled is loaded in the mode it goes to once it is enabled; until then every request runs op by op.
+  const { mode } = resolveSettings({ ...sources, ignoreDisable: true }).values;
   const hub = {
     environment: process.env,
     ...(offline === undefined ? {} : { offline }),
@@ -62,28 +65,22 @@ export async function loadModelFor(reference: string, options: LoadOptions): Pro
   const folder = await folderOf(reference, { ...hub, ...(revision === undefined ? {} : { revision }) });
   const tokenizerFolder = needed === undefined ? undefined : await folderOf(needed, hub);
   // Deferred, so that commands which load no model start without the compiler.
-  const [{ loadModel }, { rollBack }] = await Promise.all([import("../models/registry.js"), import("../models/rollback.js")]);
+  const { loadModel } = await import("../models/registry.js");
   const model = await loadModel(folder, {
     device: values.device,
-    mode: values.mode,
+    mode,
     threads: values.threads,
     kvCache: values.kvCache,
     ...(tokenizerFolder === undefined ? {} : { tokenizer: tokenizerFolder }),
     openFolder: openCheckpoint,
     onNote,
   });
-  let rolledBack = false;
-  const followSettings = (): boolean => {
-    rolledBack = values.mode !== "eager" && wantsEager(sources, rolledBack);
-    rollBack(rolledBack);
-    return rolledBack;
-  };
-  return { model, followSettings };
+  let eager = false;
+  return { model, followSettings: () => (eager = wantsEager(sources, eager)) };
 }
 
 /** Whether the settings, read again, ask for op by op. A file that is gone or being replaced changes nothing: a running process goes on as it was. */
 function wantsEager(sources: SettingSources, before: boolean): boolean {
-  if ((sources.environment["TEMPOGRAPH_ENV_FILE"] ?? "").trim() === "") return before;
   try {
     return resolveSettings(sources).values.mode === "eager";
   } catch (error) {

@@ -3,6 +3,7 @@
  * Knows nothing of models beyond their declared bounds, and nothing of files.
  */
 import { z } from "zod";
+import type { ForecastModel, QuantileDecoding } from "../models/model.js";
 import type { Warning } from "./calendar.js";
 import type { CandleCalendar } from "./candle-calendar.js";
 import type { CandleOptions } from "./candles.js";
@@ -57,6 +58,8 @@ export interface PredictOptions {
   /** Stops the run within a decode step; the promise rejects with the signal's reason. */
   signal?: AbortSignal;
   onProgress?: (progress: PredictProgress) => void;
+  /** Options of Toto 2's decoding: preset, block size, imputation and what else the published code lets one choose. */
+  decoding?: QuantileDecoding;
   /** Options of the Kronos sampler. */
   temperature?: number;
   topK?: number;
@@ -79,6 +82,9 @@ export interface StreamOptions extends PredictOptions {
   onWarning?: (warning: Warning) => void;
 }
 
+/** What of a model decides which options it uses. */
+export type ModelTraits = Pick<ForecastModel, "takes" | "quantileLevels">;
+
 /** Options after aliases, types and ranges are settled; `undefined` = the caller left it to the model or the data. */
 export interface CheckedOptions {
   readonly horizon: number | undefined;
@@ -89,6 +95,8 @@ export interface CheckedOptions {
   readonly seed: number;
   readonly paths: boolean;
   readonly report: boolean;
+  /** Only for models that state quantiles; the model checks its fields. */
+  readonly decoding: QuantileDecoding | undefined;
   /** Only for models that take candles. */
   readonly candles: CandleOptions | undefined;
   readonly signal: AbortSignal | undefined;
@@ -127,6 +135,11 @@ const optionsSchema = z.strictObject({
   onProgress: z
     .custom<(progress: PredictProgress) => void>((value) => typeof value === "function", "onProgress must be a function")
     .optional(),
+  decoding: z
+    .custom<QuantileDecoding>((value) => typeof value === "object" && value !== null && !Array.isArray(value), {
+      error: (issue) => `decoding must be an object such as {decodeBlockSize: 768}; got ${describe(issue.input)}`,
+    })
+    .optional(),
 });
 
 function positive(name: string, expected: string, fits: (value: number) => boolean): z.ZodType<number> {
@@ -161,7 +174,7 @@ const candleSchema = z.strictObject({
 const CANDLE_OPTIONS: readonly string[] = Object.keys(candleSchema.shape);
 
 /** Checks options and settles aliases. Throws InputError naming the option, what was found and what is expected. */
-export function checkOptions(options: PredictOptions, takes?: "candles"): CheckedOptions {
+export function checkOptions(options: PredictOptions, { takes, quantileLevels }: ModelTraits = {}): CheckedOptions {
   const named: Record<string, unknown> = {};
   const spelledAs: Record<string, string> = {};
   for (const [spelling, value] of Object.entries(options)) {
@@ -181,6 +194,8 @@ export function checkOptions(options: PredictOptions, takes?: "candles"): Checke
     ofCandles[name] = named[name];
     delete named[name];
   }
+  if ("decoding" in named && quantileLevels === undefined)
+    throw new InputError("option-not-used", "option decoding belongs to Toto 2 models; this model does not use it: remove it");
   const parsed = optionsSchema.safeParse(named);
   if (!parsed.success) throw optionError(parsed.error);
   const candles = candleSchema.safeParse(ofCandles);
@@ -195,6 +210,7 @@ export function checkOptions(options: PredictOptions, takes?: "candles"): Checke
     seed: value.seed ?? 0,
     paths: value.paths ?? false,
     report: value.report ?? true,
+    decoding: value.decoding,
     candles: takes === "candles" ? candleOptions(candles.data) : undefined,
     signal: value.signal,
     onProgress: value.onProgress,

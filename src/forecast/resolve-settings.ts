@@ -17,6 +17,8 @@ export interface SettingSources {
   readonly environment: Environment;
   /** Folder in which `.env.compile` is looked for; TEMPOGRAPH_ENV_FILE names another file. Absent: no file is read. */
   readonly folder?: string;
+  /** Leave the disable variables out: the mode that holds once none of them is true. */
+  readonly ignoreDisable?: boolean;
 }
 
 export interface ResolvedSetting<Name extends SettingName = SettingName> {
@@ -59,7 +61,7 @@ function resolveOne<Name extends SettingName>(
   family: ModelFamily,
 ): ResolvedSetting<Name> {
   const setting = SETTINGS[name];
-  if (name === "mode") {
+  if (name === "mode" && sources.ignoreDisable !== true) {
     const disabled = disabledBy(sources.environment, "") ?? disabledBy(file.variables, `${file.name} `);
     if (disabled !== undefined) return { name, value: "eager" as SettingValues[Name], source: disabled };
   }

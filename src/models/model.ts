@@ -6,6 +6,8 @@
 import type { ModelInspection } from "./inspection.js";
 import type { QuantileDecoding } from "./toto2/decoding.js";
 
+export type { QuantileDecoding };
+
 /** One series of V variates that may attend to each other. Batch and variate are different axes: unrelated series are separate entries. */
 export interface ModelSeries {
   /** [V][L] raw values, oldest first; all variates of a series have equal length. Unobserved values may be anything, NaN included. */
@@ -33,6 +35,8 @@ export interface ModelRequest {
   readonly sampling?: TokenSampling;
   /** Only for models that state quantiles. */
   readonly decoding?: QuantileDecoding;
+  /** Run op by op whatever mode the model was loaded in: the same bits, slower. */
+  readonly eager?: boolean;
   readonly signal?: AbortSignal;
   /** Called after each decode step with steps done and steps in all. */
   readonly onProgress?: (done: number, total: number) => void;

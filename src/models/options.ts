@@ -1,6 +1,7 @@
-/** How a model is run. Types only. */
+/** How a model is run: its options, and when it runs op by op whatever mode it was loaded in. */
 import type { Device } from "../runtime/device.js";
-import type { Mode } from "../trace/entry.js";
+import { currentStance, type Mode, type Stance } from "../trace/entry.js";
+import type { ModelRequest } from "./model.js";
 
 export type KvCacheStrategy = "none" | "growing" | "functional" | "static" | "dynamic" | "host" | "paged";
 
@@ -16,3 +17,9 @@ export interface LoadedDevice {
   /** Why another device than the best was taken. */
   readonly note?: string;
 }
+
+/** Whether a request runs op by op: by its own wish, or by the process-wide stance. */
+export const runsEager = ({ eager }: ModelRequest): boolean => eager === true || currentStance() === "force_eager";
+
+/** The stance of a model's programs during such a request. */
+export const stanceOf = (eager: boolean): Stance | undefined => (eager ? "force_eager" : undefined);

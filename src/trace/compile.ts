@@ -24,7 +24,7 @@ import { CompileCounters, sumOf, type CompileReport, type SpecializationReport }
 import { inOrder, refuseWhileRunning } from "./run-order.js";
 import { collectOutputs, restoreOutputs, type Structure } from "./outputs.js";
 import { Specializations, type Call, type Replayable, type Service, type Specialization } from "./specialization.js";
-import { currentStance, TraceError } from "./stance.js";
+import { currentStance, TraceError, type Stance } from "./stance.js";
 import { State } from "./state.js";
 import { currentTracer, Tracer, withTracer, type Segment } from "./tracer.js";
 import { concreteContent, StaticValue, type Value, type Traced } from "./value.js";
@@ -44,6 +44,8 @@ export interface CompileOptions {
   readonly signal?: AbortSignal;
   /** One op run outside a trace: every new shape is a compile of its own, neither counted as a recompile nor subject to the stance. */
   readonly dispatch?: boolean;
+  /** A stance for this function alone, asked for at each call; undefined = the process-wide one. */
+  readonly stance?: () => Stance | undefined;
 }
 
 export type MakeValue = (...parts: ConstructorParameters<typeof Value>) => Value;
@@ -75,8 +77,18 @@ export class CompiledCore {
   ) {
     this.name = options.name ?? (fn.name || "anonymous");
     this.mode = options.mode ?? "default";
-    const policy = { name: this.name, mode: this.mode, recompileLimit: options.recompileLimit ?? 8, dispatch: options.dispatch ?? false };
+    const policy = {
+      name: this.name,
+      mode: this.mode,
+      recompileLimit: options.recompileLimit ?? 8,
+      dispatch: options.dispatch ?? false,
+      stance: () => this.#stance,
+    };
     this.#specializations = new Specializations(policy, this.counters, new Map(Object.entries(options.dynamic ?? {})));
+  }
+
+  get #stance(): Stance {
+    return this.options.stance?.() ?? currentStance();
   }
 
   /** Values tapped by the last call, by name. */
@@ -166,7 +178,7 @@ export class CompiledCore {
       name: this.name,
       mode: this.mode,
       device: this.options.device.description,
-      stance: currentStance(),
+      stance: this.#stance,
       calls: counters.calls,
       compiles: counters.compiles,
       recompiles: counters.recompiles,
@@ -249,7 +261,7 @@ export class CompiledCore {
 
   /** The specialization that serves a call. Concurrent calls with equal arguments share one compilation; each then checks the guards for itself. */
   async #specializationFor(call: Call, run: boolean): Promise<Specialization> {
-    const key = `${currentStance()} ${call.fields.map(({ path, text }) => `${path}: ${text}`).join("; ")}`;
+    const key = `${this.#stance} ${call.fields.map(({ path, text }) => `${path}: ${text}`).join("; ")}`;
     for (;;) {
       const found = this.#specializations.find(call);
       if (found) return found;

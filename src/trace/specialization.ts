@@ -10,7 +10,7 @@ import { callerLocation, emitEvent } from "./events.js";
 import type { Mode } from "./lower.js";
 import type { Structure } from "./outputs.js";
 import type { CompileCounters, RecompileRecord } from "./report.js";
-import { currentStance, RecompileError } from "./stance.js";
+import { RecompileError, type Stance } from "./stance.js";
 import type { Segment } from "./tracer.js";
 import type { Value } from "./value.js";
 
@@ -69,6 +69,8 @@ export interface SpecializationPolicy {
   readonly recompileLimit: number;
   /** One op run outside a trace: never a recompile, whatever the stance. */
   readonly dispatch: boolean;
+  /** The stance that holds now. */
+  readonly stance: () => Stance;
 }
 
 export class Specializations {
@@ -118,7 +120,7 @@ export class Specializations {
 
   #mayServe({ mode, origin }: Specialization): boolean {
     if (this.policy.dispatch) return true;
-    const stance = currentStance();
+    const stance = this.policy.stance();
     if (stance === "force_eager") return mode === "eager";
     return origin === "compiled" || origin === "limit" || (origin === "stance" && stance === "eager_on_recompile");
   }
@@ -128,7 +130,8 @@ export class Specializations {
     const { name, mode, recompileLimit: limit } = this.policy;
     const compiled: Service = { mode, origin: "compiled" };
     if (this.policy.dispatch) return compiled;
-    if (currentStance() === "force_eager") return { mode: "eager", origin: "forced" };
+    const stance = this.policy.stance();
+    if (stance === "force_eager") return { mode: "eager", origin: "forced" };
     const lasting = this.#all.filter(({ origin }) => origin === "compiled" || origin === "limit");
     const nearest = lasting[lasting.length - 1];
     if (!nearest) {
@@ -138,7 +141,7 @@ export class Specializations {
     const record = differenceOf(call, nearest);
     const { guard, was, now, location } = record;
     const where = location ? { location } : {};
-    if (currentStance() === "fail_on_recompile") {
+    if (stance === "fail_on_recompile") {
       throw new RecompileError(
         `${name} would recompile: ${guard} failed (was ${was}, now ${now}${location ? `, ${location}` : ""}). The stance fail_on_recompile forbids that.`,
       );
@@ -148,7 +151,7 @@ export class Specializations {
       emitEvent({ stream: "fallback", function: name, ...where, fields: { reason, guard, was, now } });
       return { mode: "eager", origin };
     };
-    if (currentStance() === "eager_on_recompile") return fallBack("stance eager_on_recompile", "stance");
+    if (stance === "eager_on_recompile") return fallBack("stance eager_on_recompile", "stance");
     if (lasting.filter(({ origin }) => origin === "compiled").length > limit) {
       // Hit once; every later miss is a fallback of its own.
       if (!this.#limitHit) emitEvent({ stream: "recompile_limit", function: name, ...where, fields: { limit, last: guard, was, now } });

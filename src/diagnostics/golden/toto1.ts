@@ -215,7 +215,7 @@ const decodeMean: GoldenFunction = (golden, context) => {
   return withSetup(golden, context, 1, async (setup) => {
     const { config, decoder, shape, entries } = setup;
     const [batch, variates] = shape;
-    const { patch, width, heads, components } = config;
+    const { patch, width, components } = config;
     const horizon = option<number>(golden, "horizon");
     const steps = Math.ceil(horizon / patch);
     const sequences = batch * variates;
@@ -237,7 +237,6 @@ const decodeMean: GoldenFunction = (golden, context) => {
     ]);
     if (context.program === "product") return answers;
     const first = history[0] as Taps;
-    const lastTaps = history[history.length - 1] as Taps;
     const collect = (name: string, tapName: string, rest: readonly number[]): void => {
       answers.set(name, { data: stacked(history.map((taps) => dataOf(taps, tapName))), shape: [steps, batch, variates, ...rest] });
     };
@@ -254,23 +253,7 @@ const decodeMean: GoldenFunction = (golden, context) => {
         shape: [batch, variates, width],
       });
     }
-    const timeLayer = `layer${config.kinds.indexOf("time")}`;
-    const headWidth = width / heads;
-    const cached = option<boolean>(golden, "cache");
-    const keys = cached
-      ? joinCache(history, `${timeLayer}.k`, sequences, heads, headWidth)
-      : headsFirst(dataOf(lastTaps, `${timeLayer}.k`), sequences, heads, headWidth);
-    answers.set(`${timeLayer}.keys`, { data: keys, shape: [sequences, heads, keys.length / (sequences * heads * headWidth), headWidth] });
-    const queries = dataOf(lastTaps, `${timeLayer}.q`);
-    const perSequence = queries.length / (sequences * width);
-    answers.set(`${timeLayer}.queries`, {
-      data: rowsOf(
-        queries,
-        width,
-        Array.from({ length: sequences }, (_, s) => (s + 1) * perSequence - 1),
-      ),
-      shape: [sequences, heads, headWidth],
-    });
+    collectAttention(answers, history, { config, sequences, cached: option<boolean>(golden, "cache") });
     collect("steps.lastHidden", "lastHidden", [width]);
     collect("steps.patchLoc", "patchLoc", []);
     collect("steps.patchScale", "patchScale", []);
@@ -279,6 +262,27 @@ const decodeMean: GoldenFunction = (golden, context) => {
     return answers;
   });
 };
+
+/** Keys of the first time layer as attended in the last step, and the last query there; a model without time layers has neither. */
+function collectAttention(
+  answers: Answers,
+  history: readonly Taps[],
+  { config, sequences, cached }: { config: Toto1Config; sequences: number; cached: boolean },
+): void {
+  const layer = config.kinds.indexOf("time");
+  if (layer < 0) return;
+  const [name, { width, heads }] = [`layer${layer}`, config];
+  const headWidth = width / heads;
+  const last = history[history.length - 1] as Taps;
+  const keys = cached
+    ? joinCache(history, `${name}.k`, sequences, heads, headWidth)
+    : headsFirst(dataOf(last, `${name}.k`), sequences, heads, headWidth);
+  answers.set(`${name}.keys`, { data: keys, shape: [sequences, heads, keys.length / (sequences * width), headWidth] });
+  const queries = dataOf(last, `${name}.q`);
+  const perSequence = queries.length / (sequences * width);
+  const places = Array.from({ length: sequences }, (_, s) => (s + 1) * perSequence - 1);
+  answers.set(`${name}.queries`, { data: rowsOf(queries, width, places), shape: [sequences, heads, headWidth] });
+}
 
 /** Keys of the prefill, then one per decode step: [sequences, heads, tokens, width]. */
 function joinCache(history: readonly Taps[], name: string, sequences: number, heads: number, width: number): Float32Array {
@@ -415,12 +419,11 @@ function sampleStatistics(rows: Float32Array, batch: number, variates: number, s
 const scaler: GoldenFunction = (golden, context) => {
   checkGoldenOptions(golden, ["patch", "stabilizeWithGlobal", "scaleFactorExponent", "prefix"]);
   const { device } = openDevice(context.device);
-  const [patch, exponent, prefix] = [
-    option<number>(golden, "patch"),
-    option<number>(golden, "scaleFactorExponent"),
-    option<number>(golden, "prefix"),
-  ];
   const [batch, variates, length] = goldenInput(golden, "series").shape as [number, number, number];
+  const patch = option<number>(golden, "patch");
+  const exponent = option<number | undefined>(golden, "scaleFactorExponent") ?? 10;
+  // Without a prefix the clamp looks at all samples (model-spec A.4).
+  const prefix = option<number | null | undefined>(golden, "prefix") ?? length;
   const [sequences, patches] = [batch * variates, length / patch];
   const moments = new State(device, "moments", [sequences, 6], "f64");
   const run = compile(
@@ -429,7 +432,7 @@ const scaler: GoldenFunction = (golden, context) => {
         fresh: true,
         addedVariance: 0.1,
         minimumScale: 0,
-        clamp: option<boolean>(golden, "stabilizeWithGlobal"),
+        clamp: option<boolean | undefined>(golden, "stabilizeWithGlobal") ?? true,
         lowFactor: 10 ** -exponent,
         highFactor: 10 ** exponent,
       };

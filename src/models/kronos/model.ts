@@ -2,7 +2,7 @@
 import { InputError } from "../input-error.js";
 import { inspectPrograms, type ModelInspection } from "../inspection.js";
 import type { ForecastModel, ModelReport, ModelRequest, ModelSeries, ModelSeriesAnswer } from "../model.js";
-import type { LoadedDevice, ModelOptions } from "../options.js";
+import { runsEager, stanceOf, type LoadedDevice, type ModelOptions } from "../options.js";
 import type { Checkpoint } from "../tensor-source.js";
 import { KronosCodec } from "./codec.js";
 import { candleColumns, isKronosTokenizer, parseKronosModelConfig, parseKronosTokenizerConfig, type KronosModelConfig } from "./config.js";
@@ -75,6 +75,8 @@ export class KronosModel implements ForecastModel {
   #steps = 0;
   #peakBytes = 0;
   #sampled = true;
+  /** Whether the request under way, or the last one, runs op by op. */
+  #eager = false;
   #running = 0;
   /** One predict at a time: all of them use the same caches. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -89,7 +91,7 @@ export class KronosModel implements ForecastModel {
     private readonly loaded: LoadedDevice,
     private readonly options: ModelOptions,
   ) {
-    const shared = { device: loaded.device, mode: options.mode, taps: false };
+    const shared = { device: loaded.device, mode: options.mode, taps: false, stance: () => stanceOf(this.#eager) };
     this.#codec = new KronosCodec(this.tokenizerConfig, tokenizerWeights, shared);
     this.#generator = new KronosGenerator(config, weights, this.#codec, {
       ...shared,
@@ -145,6 +147,7 @@ export class KronosModel implements ForecastModel {
   async #predictAll(request: ModelRequest): Promise<readonly ModelSeriesAnswer[]> {
     const settled = this.#settle(request);
     const paths = Math.max(1, request.samples);
+    this.#eager = runsEager(request);
     this.#sampled = request.samples > 0;
     const prepared = request.series.map((series, index) => {
       this.#checkSeries(series, index, request.horizon);
@@ -284,7 +287,7 @@ export class KronosModel implements ForecastModel {
     const calls = total((report) => report.calls, steps);
     return {
       device: this.loaded.device.description,
-      mode: this.options.mode,
+      mode: this.#eager ? "eager" : this.options.mode,
       kvCache: this.options.kvCache,
       threads: this.loaded.device.capabilities.threads,
       compiles: total((report) => report.compiles),

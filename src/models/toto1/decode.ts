@@ -3,7 +3,7 @@
  * every step, which gives other numbers (quirk 2) and is offered because the published GluonTS predictor does it.
  */
 import { compile, Tensor, type Compiled, type KeyValueTensors } from "../../tensor/index.js";
-import { size, State, type Mode } from "../../trace/entry.js";
+import { size, State, type Mode, type Stance } from "../../trace/entry.js";
 import { cacheStrategies, type CacheShape, type CacheStore, type LayerContents, type PrefixStore } from "../../nn/caches/index.js";
 import { decayTable, rotaryTables } from "../../nn/rotary.js";
 import { sizeVar } from "../../ir/dim.js";
@@ -19,6 +19,8 @@ import type { Toto1Weights } from "./weights.js";
 export interface Toto1DecoderOptions {
   readonly device: Device;
   readonly mode: Mode;
+  /** A stance for its programs alone, asked for at each call; undefined = the process-wide one. */
+  readonly stance?: () => Stance | undefined;
   /** How keys and values are kept; "none" recomputes the whole grown context every step. */
   readonly kvCache: KvCacheStrategy;
   /** Sample paths read their series' prefix; off, each path gets a copy (the same bits). */
@@ -323,7 +325,7 @@ export class Toto1Decoder {
     let programs = this.#programs.get(key);
     if (!programs) {
       const network = new Toto1Network(this.config, this.weights, variant);
-      const { device, mode, taps } = this.options;
+      const { device, mode, taps, stance } = this.options;
       const dynamic = {
         patches: [1, mostTokens],
         tokens: [1, mostTokens],
@@ -335,7 +337,7 @@ export class Toto1Decoder {
       } as const;
       const own = this.#own ?? this.#prefix;
       const make = (name: string, store: CacheStore, body: (inputs: Toto1Inputs) => Toto1Answer): Step =>
-        compile(body, { device, mode, taps, name: `toto1.${name}`, dynamic, fullGraph: store.wholeGraph });
+        compile(body, { device, mode, taps, ...(stance ? { stance } : {}), name: `toto1.${name}`, dynamic, fullGraph: store.wholeGraph });
       programs = {
         prefill: make("prefill", this.#prefix, (inputs) => network.prefill(inputs, this.#prefix)),
         decode: make("decode", own, (inputs) => network.decode(inputs, own)),

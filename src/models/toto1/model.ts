@@ -4,7 +4,7 @@ import { InputError } from "../input-error.js";
 import { inspectPrograms, type ModelInspection } from "../inspection.js";
 import type { ForecastModel, ModelReport, ModelRequest, ModelSeries, ModelSeriesAnswer } from "../model.js";
 import type { Checkpoint } from "../tensor-source.js";
-import type { LoadedDevice, ModelOptions } from "../options.js";
+import { runsEager, stanceOf, type LoadedDevice, type ModelOptions } from "../options.js";
 import { parseToto1Config, type Toto1Config } from "./config.js";
 import { maximumContext, maximumHorizonPatches, Toto1Decoder, type DecodeRequest } from "./decode.js";
 import type { Entry } from "./layout.js";
@@ -28,6 +28,8 @@ export class Toto1Model implements ForecastModel {
   #steps = 0;
   #peakBytes = 0;
   #sampled = false;
+  /** Whether the request under way, or the last one, runs op by op. */
+  #eager = false;
   #running = 0;
   /** One predict at a time: all of them use the same caches. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -47,6 +49,7 @@ export class Toto1Model implements ForecastModel {
       kvCache: options.kvCache,
       sharePrefix: options.sharePrefix ?? true,
       taps: false,
+      stance: () => stanceOf(this.#eager),
     });
   }
 
@@ -83,6 +86,7 @@ export class Toto1Model implements ForecastModel {
 
   async #predictAll(request: ModelRequest): Promise<readonly ModelSeriesAnswer[]> {
     const answers: ModelSeriesAnswer[] = new Array<ModelSeriesAnswer>(request.series.length);
+    this.#eager = runsEager(request);
     const steps = Math.ceil(request.horizon / this.config.patch);
     this.#sampled = request.samples > 0;
     const paths = request.series.map((series) => series.values.map(() => new Float32Array(Math.max(1, request.samples) * request.horizon)));
@@ -237,7 +241,7 @@ export class Toto1Model implements ForecastModel {
     const calls = total((report) => report.calls);
     return {
       device: this.#device.description,
-      mode: this.options.mode,
+      mode: this.#eager ? "eager" : this.options.mode,
       kvCache: this.options.kvCache,
       threads: this.#device.capabilities.threads,
       compiles: total((report) => report.compiles),

@@ -3,7 +3,7 @@
  * keys and values of context and fed patches, while those of prediction tokens are overwritten by the next round.
  */
 import { compile, Tensor, type Compiled, type RotaryTables } from "../../tensor/index.js";
-import { size, State, type Mode } from "../../trace/entry.js";
+import { size, State, type Mode, type Stance } from "../../trace/entry.js";
 import { sizeVar } from "../../ir/dim.js";
 import { momentColumns } from "../../ir/ops/routines.js";
 import { KeyValueCache } from "../../nn/key-value-cache.js";
@@ -18,6 +18,8 @@ import { quantileLevels, type Toto2Weights } from "./weights.js";
 export interface Toto2DecoderOptions {
   readonly device: Device;
   readonly mode: Mode;
+  /** A stance for its programs alone, asked for at each call; undefined = the process-wide one. */
+  readonly stance?: () => Stance | undefined;
   /** Keep every tapped value of each round. */
   readonly taps: boolean;
 }
@@ -237,7 +239,7 @@ export class Toto2Decoder {
     let program = this.#programs.get(key);
     if (!program) {
       const network = new Toto2Network(this.config, this.weights, variant);
-      const { device, mode, taps } = this.options;
+      const { device, mode, taps, stance } = this.options;
       const most = 1 << 22;
       const dynamic = {
         patches: [1, most],
@@ -253,6 +255,7 @@ export class Toto2Decoder {
         device,
         mode,
         taps,
+        ...(stance ? { stance } : {}),
         name: "toto2.round",
         dynamic,
         fullGraph: true,

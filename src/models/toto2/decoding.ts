@@ -46,6 +46,18 @@ export const decodingPresets: Readonly<Record<DecodingPreset, Defaults>> = {
   forecast: { decodeBlockSize: 0, hasMissingValues: true, scalerFallbackMinObs: 0, quantileRealCapK: 0, imputation: "none" },
 };
 
+const optionNames: Readonly<Record<keyof QuantileDecoding, true>> = {
+  preset: true,
+  decodeBlockSize: true,
+  hasMissingValues: true,
+  scalerFallbackMinObs: true,
+  quantileRealCapK: true,
+  imputation: true,
+  contextLength: true,
+  stableCentre: true,
+  placedGroups: true,
+};
+
 const imputations: readonly string[] = ["none", "ffill", "linear"];
 
 function refuse(name: string, value: unknown, expected: string): never {
@@ -56,6 +68,9 @@ const isWhole = (value: unknown, from: number): value is number => typeof value 
 
 /** Options with defaults filled in, block size in patches. Throws InputError naming the option that does not fit. */
 export function checkDecoding(given: QuantileDecoding, patch: number): CheckedDecoding {
+  const unknown = Object.keys(given).find((name) => !Object.hasOwn(optionNames, name));
+  if (unknown !== undefined)
+    throw new InputError("bad-decoding", `unknown decoding option "${unknown}": known options are ${Object.keys(optionNames).join(", ")}.`);
   const preset = given.preset ?? "wrapper";
   if (!Object.hasOwn(decodingPresets, preset)) refuse("preset", preset, `one of ${Object.keys(decodingPresets).join(", ")}`);
   const defaults = decodingPresets[preset];
@@ -72,6 +87,9 @@ export function checkDecoding(given: QuantileDecoding, patch: number): CheckedDe
   if (!imputations.includes(imputation)) refuse("imputation", imputation, `one of ${imputations.join(", ")}`);
   if (contextLength !== undefined && !isWhole(contextLength, 1))
     refuse("contextLength", contextLength, "a positive whole number of samples");
+  for (const name of ["stableCentre", "placedGroups"] as const) {
+    if (given[name] !== undefined && typeof given[name] !== "boolean") refuse(name, given[name], "true or false");
+  }
   return {
     blockPatches: blockSize / patch,
     hasMissingValues,

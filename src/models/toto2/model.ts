@@ -3,7 +3,7 @@ import type { Device } from "../../runtime/device.js";
 import { InputError } from "../input-error.js";
 import { inspectPrograms, type ModelInspection } from "../inspection.js";
 import type { ForecastModel, ModelReport, ModelRequest, ModelSeries, ModelSeriesAnswer } from "../model.js";
-import type { LoadedDevice, ModelOptions } from "../options.js";
+import { runsEager, stanceOf, type LoadedDevice, type ModelOptions } from "../options.js";
 import type { Checkpoint } from "../tensor-source.js";
 import { parseToto2Config, type Toto2Config } from "./config.js";
 import { maximumPositions, Toto2Decoder } from "./decode.js";
@@ -36,6 +36,8 @@ export class Toto2Model implements ForecastModel {
   readonly #decoder: Toto2Decoder;
   #rounds = 0;
   #peakBytes = 0;
+  /** Whether the request under way, or the last one, runs op by op. */
+  #eager = false;
   #running = 0;
   /** One predict at a time: all of them use the same cache. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -49,7 +51,12 @@ export class Toto2Model implements ForecastModel {
     private readonly loaded: LoadedDevice,
     private readonly options: ModelOptions,
   ) {
-    this.#decoder = new Toto2Decoder(config, weights, { device: loaded.device, mode: options.mode, taps: false });
+    this.#decoder = new Toto2Decoder(config, weights, {
+      device: loaded.device,
+      mode: options.mode,
+      taps: false,
+      stance: () => stanceOf(this.#eager),
+    });
   }
 
   /** Checks configuration and weights completely; throws InputError naming what does not fit. Closes nothing: the caller owns the checkpoint. */
@@ -114,6 +121,7 @@ export class Toto2Model implements ForecastModel {
   }
 
   async #predictAll(members: readonly Member[], request: ModelRequest, decoding: CheckedDecoding): Promise<readonly ModelSeriesAnswer[]> {
+    this.#eager = runsEager(request);
     const answers = new Array<ModelSeriesAnswer>(members.length);
     const futurePatches = Math.ceil(request.horizon / this.config.patch);
     const rounds = decoding.blockPatches > 0 ? Math.ceil(futurePatches / Math.min(decoding.blockPatches, futurePatches)) : 1;
@@ -209,7 +217,7 @@ export class Toto2Model implements ForecastModel {
     const calls = total((report) => report.calls);
     return {
       device: this.#device.description,
-      mode: this.options.mode,
+      mode: this.#eager ? "eager" : this.options.mode,
       // Rounds overwrite the prediction tokens of the round before: only a cache with positions as data can do that.
       kvCache: "static",
       threads: this.#device.capabilities.threads,
