@@ -126,6 +126,7 @@ function sourceOf(label: string, files: readonly SafetensorsFile[], owners: Read
     info: (name): TensorInfo | undefined => owners.get(name)?.tensors.get(name),
     read: (name): Float32Array => require(name).readFloat32(name),
     readInto: (name, target): void => require(name).readInto(name, target),
+    readRange: (name, first, target): void => require(name).readRange(name, first, target),
     readStored: (name): StoredData => require(name).read(name),
     close: (): void => files.forEach((file) => file.close()),
   };

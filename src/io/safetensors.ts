@@ -26,6 +26,8 @@ export interface SafetensorsFile extends Disposable {
   readFloat32(name: string): Float32Array;
   /** Fills a Float32Array (converted, one element each) or a Uint8Array (bytes as stored) of exactly the tensor's size. */
   readInto(name: string, target: Float32Array | Uint8Array): void;
+  /** Fills `target` with the elements from `first` on, converted. Throws `RangeError` beyond the tensor's end. */
+  readRange(name: string, first: number, target: Float32Array): void;
   /** A second call does nothing; reading afterwards throws. */
   close(): void;
 }
@@ -91,12 +93,28 @@ function readable(file: OpenFile): SafetensorsFile {
       throw new InputError("checkpoint-tensor", `${path}: tensor "${name}" has dtype ${entry.dtype}, expected a floating-point tensor`);
     }
   };
+  const readRange = (name: string, first: number, target: Float32Array): void => {
+    const entry = require(name);
+    const width = bytesPerElement[entry.dtype];
+    const elements = (entry.end - entry.begin) / width;
+    if (!Number.isInteger(first) || first < 0 || first + target.length > elements) {
+      throw new RangeError(`${path}: tensor "${name}" has ${elements} elements, not ${target.length} from ${first} on`);
+    }
+    const at = dataStart + entry.begin + first * width;
+    if (entry.dtype === "F32") return file.readInto(bytesOf(target), at);
+    const stored = allocate(entry.dtype, target.length);
+    file.readInto(bytesOf(stored), at);
+    if (!floatsFromStored(entry.dtype, stored, target)) {
+      throw new InputError("checkpoint-tensor", `${path}: tensor "${name}" has dtype ${entry.dtype}, expected a floating-point tensor`);
+    }
+  };
   return {
     path,
     tensors,
     metadata,
     read,
     readInto,
+    readRange,
     readFloat32(name) {
       const entry = require(name);
       const target = new Float32Array((entry.end - entry.begin) / bytesPerElement[entry.dtype]);

@@ -27,6 +27,8 @@ export interface TensorSource {
   read(name: string): Float32Array;
   /** Like `read`, into memory of the caller with exactly the tensor's element count. */
   readInto(name: string, target: Float32Array): void;
+  /** Fills `target` with the row-major elements from `first` on, converted like `read`. Throws `RangeError` beyond the tensor's end. */
+  readRange(name: string, first: number, target: Float32Array): void;
   /** Values in their stored dtype. Throws `InputError` for an unknown name. */
   readStored(name: string): StoredData;
   /** Releases files; a second call does nothing. Reading afterwards throws. */

@@ -15,18 +15,34 @@ export class WeightReader {
     return this.source.info(name) !== undefined;
   }
 
-  /** Float32 values of a tensor of exactly this shape; zeros, and a remembered problem, when it is missing or has another shape. */
-  read(name: string, shape: readonly number[]): Float32Array {
+  /**
+   * Float32 values of a tensor of exactly this shape, in memory that `take` gives (new memory by default); zeros, and a remembered problem,
+   * when it is missing or has another shape.
+   */
+  read(name: string, shape: readonly number[], take: (count: number) => Float32Array = (count) => new Float32Array(count)): Float32Array {
+    const total = shape.reduce((a, b) => a * b, 1);
+    if (!this.check(name, shape)) return new Float32Array(this.#problems.length > 64 ? 0 : total);
+    const target = take(total);
+    this.source.readInto(name, target);
+    return target;
+  }
+
+  /** Elements from `first` on of a tensor that `check` found right. */
+  readRange(name: string, first: number, target: Float32Array): void {
+    this.source.readRange(name, first, target);
+  }
+
+  /** Whether a tensor is there with exactly this shape and of a float type; a problem is remembered. */
+  check(name: string, shape: readonly number[]): boolean {
     this.#used.add(name);
     const info = this.source.info(name);
-    const total = shape.reduce((a, b) => a * b, 1);
     if (!info) this.#problems.push(`missing ${name} [${shape.join(", ")}]`);
     else if (info.shape.join() !== shape.join())
       this.#problems.push(`${name} has shape [${info.shape.join(", ")}], expected [${shape.join(", ")}]`);
     else if (!["F32", "F16", "BF16", "F64"].includes(info.dtype))
       this.#problems.push(`${name} has dtype ${info.dtype}, expected a float type`);
-    else return this.source.read(name);
-    return new Float32Array(this.#problems.length > 64 ? 0 : total);
+    else return true;
+    return false;
   }
 
   /** Marks tensors that a file may hold and this model recomputes. */
@@ -44,6 +60,27 @@ export class WeightReader {
       "checkpoint-tensors",
       `${this.source.label}: the tensors do not fit this model: ${shown}${more}. Check that config.json and the weights belong together.`,
     );
+  }
+}
+
+/**
+ * Memory that matrices stand in between their file and their packed form: taken piece by piece, given back all at once and used again, so that
+ * loading needs the packed weights and little more, whenever the garbage collector runs.
+ */
+export class StagingMemory {
+  #memory = new Float32Array(0);
+  #taken = 0;
+
+  readonly take = (count: number): Float32Array => {
+    const from = this.#taken;
+    this.#taken += count;
+    return this.#taken <= this.#memory.length ? this.#memory.subarray(from, this.#taken) : new Float32Array(count);
+  };
+
+  /** What was taken is overwritten from now on. */
+  release(): void {
+    if (this.#taken > this.#memory.length) this.#memory = new Float32Array(this.#taken);
+    this.#taken = 0;
   }
 }
 

@@ -118,6 +118,15 @@ class FormulaSource implements TensorSource {
     else target.set(tensor.values);
   }
 
+  readRange(name: string, first: number, target: Float32Array): void {
+    const tensor = this.#require(name);
+    const count = elementCount(tensor);
+    if (!Number.isInteger(first) || first < 0 || first + target.length > count)
+      throw new RangeError(`${this.label}: tensor "${name}" has ${count} elements, not ${target.length} from ${first} on`);
+    if (isDrawn(tensor)) fillFormula(target, streamOf(name, this.#seed), tensor.scale, tensor.offset, first);
+    else target.set(this.read(name).subarray(first, first + target.length));
+  }
+
   readStored(name: string): StoredData {
     const tensor = this.#require(name);
     if (!isDrawn(tensor) && tensor.dtype === "I64") return BigInt64Array.from(tensor.values, BigInt);

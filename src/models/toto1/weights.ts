@@ -5,13 +5,15 @@
 import type { Device } from "../../runtime/device.js";
 import type { State } from "../../trace/entry.js";
 import type { TensorSource } from "../tensor-source.js";
-import { WeightReader, WeightStates } from "../weights.js";
+import { StagingMemory, WeightReader, WeightStates } from "../weights.js";
 import type { Toto1Config } from "./config.js";
 
 export interface LinearWeights {
   readonly weight: State;
   readonly bias: State;
 }
+
+type LinearTriple = [LinearWeights, LinearWeights, LinearWeights];
 
 export interface Toto1Layer {
   readonly norm1: State;
@@ -52,9 +54,9 @@ interface Matrix {
   readonly depth: number;
 }
 
-/** Row r of the result is row from(r). */
-function selectRows(matrix: Matrix, rows: number, from: (row: number) => number): Matrix {
-  const weight = new Float32Array(rows * matrix.depth);
+/** Row r of the result is row from(r), in memory that `take` gives. */
+function selectRows(matrix: Matrix, rows: number, from: (row: number) => number, take: StagingMemory["take"]): Matrix {
+  const weight = take(rows * matrix.depth);
   const bias = new Float32Array(rows);
   for (let row = 0; row < rows; row++) {
     const source = from(row);
@@ -78,24 +80,50 @@ function stack(parts: readonly Matrix[]): Matrix {
   return { weight, bias, rows, depth };
 }
 
+/** Rows `first` .. `first + rows - 1`, not copied. */
+const rowsOf = ({ weight, bias, depth }: Matrix, first: number, rows: number): Matrix => ({
+  weight: weight.subarray(first * depth, (first + rows) * depth),
+  bias: bias.subarray(first, first + rows),
+  rows,
+  depth,
+});
+
 /**
  * heads . unembed as one matrix (model-spec A.10): row p x G + g = sum over e of heads[g][e] unembed[p D + e], in f64. Algebraically the same, not bit for bit;
- * done before any mode, so all modes see the same numbers.
+ * done before any mode, so all modes see the same numbers. The unembedding, the largest tensor of the file, is only ever there one patch row at a time.
  */
-function fold(device: Device, heads: Matrix, unembed: Matrix, patch: number): Matrix {
-  const width = heads.depth;
-  const weight = new Float32Array(patch * heads.rows * width);
-  const bias = new Float32Array(patch * heads.rows);
+function fold(device: Device, heads: readonly Matrix[], unembed: Unembedding, patch: number): Matrix[] {
+  const all = stack(heads);
+  const width = all.depth;
+  const folded = heads.map(({ rows }) => ({
+    weight: new Float32Array(patch * rows * width),
+    bias: new Float32Array(patch * rows),
+    rows: patch * rows,
+    depth: width,
+  }));
+  const block = new Float32Array(width * width);
   for (let p = 0; p < patch; p++) {
-    const block = unembed.weight.subarray(p * width * width, (p + 1) * width * width);
-    weight.set(device.multiplyF64(heads.weight, block, heads.rows, width, width), p * heads.rows * width);
-    for (let g = 0; g < heads.rows; g++) {
-      let sum = heads.bias[g] as number;
-      for (let e = 0; e < width; e++) sum += (heads.weight[g * width + e] as number) * (unembed.bias[p * width + e] as number);
-      bias[p * heads.rows + g] = sum;
-    }
+    unembed.readBlock(p * width * width, block);
+    const product = device.multiplyF64(all.weight, block, all.rows, width, width);
+    let first = 0;
+    heads.forEach(({ rows, weight, bias }, index) => {
+      const target = folded[index] as Matrix;
+      target.weight.set(product.subarray(first * width, (first + rows) * width), p * rows * width);
+      for (let g = 0; g < rows; g++) {
+        let sum = bias[g] as number;
+        for (let e = 0; e < width; e++) sum += (weight[g * width + e] as number) * (unembed.bias[p * width + e] as number);
+        target.bias[p * rows + g] = sum;
+      }
+      first += rows;
+    });
   }
-  return { weight, bias, rows: patch * heads.rows, depth: width };
+  return folded;
+}
+
+/** The unembedding [P x D, D] by parts. */
+interface Unembedding {
+  readonly bias: Float32Array;
+  readonly readBlock: (first: number, target: Float32Array) => void;
 }
 
 export function loadToto1Weights(
@@ -107,8 +135,9 @@ export function loadToto1Weights(
   const { width, hidden, heads, patch, components } = config;
   const reader = new WeightReader(source);
   const states = new WeightStates(device);
-  const matrix = (name: string, rows: number, depth: number): Matrix => ({
-    weight: reader.read(`${name}.weight`, [rows, depth]),
+  const staging = new StagingMemory();
+  const matrix = (name: string, rows: number, depth: number, take?: StagingMemory["take"]): Matrix => ({
+    weight: reader.read(`${name}.weight`, [rows, depth], take),
     bias: reader.read(`${name}.bias`, [rows]),
     rows,
     depth,
@@ -120,7 +149,10 @@ export function loadToto1Weights(
   try {
     const layers = config.kinds.map((_, index) => readLayer(index));
     const embed = upload("embed", matrix("model.patch_embed.projection", width, patch));
-    const unembed = matrix("model.unembed", patch * width, width);
+    const unembed = "model.unembed";
+    const isFoldable = options.fold && reader.check(`${unembed}.weight`, [patch * width, width]);
+    const unembedBias = options.fold ? reader.read(`${unembed}.bias`, [patch * width]) : undefined;
+    const whole = options.fold ? undefined : matrix(unembed, patch * width, width);
     const head = "model.output_distribution";
     const [df, location, scale] = ["df", "loc_proj", "scale_proj"].map((part) => matrix(`${head}.${part}`, components, width)) as [
       Matrix,
@@ -134,17 +166,14 @@ export function loadToto1Weights(
     const labels = readLabels();
     reader.ignore((name) => /\.rotary_emb\.(freqs|scale)$/.test(name));
     reader.finish();
-    const folded = options.fold
-      ? {
-          centre: upload("head.centre", fold(device, centre, unembed, patch)),
-          spread: upload("head.spread", fold(device, spread, unembed, patch)),
-        }
-      : undefined;
+    const readBlock = (first: number, target: Float32Array): void => reader.readRange(`${unembed}.weight`, first, target);
+    const made = isFoldable && unembedBias ? fold(device, [centre, spread], { bias: unembedBias, readBlock }, patch) : undefined;
+    const folded = made && { centre: upload("head.centre", made[0] as Matrix), spread: upload("head.spread", made[1] as Matrix) };
     return {
       embed,
       layers,
       folded,
-      unembed: folded ? undefined : upload("unembed", unembed),
+      unembed: whole && upload("unembed", whole),
       heads: folded ? undefined : { centre: upload("head.centre", centre), spread: upload("head.spread", spread) },
       labels,
       get bytes() {
@@ -161,31 +190,28 @@ export function loadToto1Weights(
     const at = `model.transformer.layers.${index}`;
     const label = `layers.${index}`;
     const headWidth = width / heads;
-    const qkv = matrix(`${at}.attention.wQKV`, 3 * width, width);
+    const norms = ["norm1", "norm2"].map((norm) => states.vector(`${label}.${norm}`, reader.read(`${at}.${norm}.scale`, [width])));
+    const qkv = matrix(`${at}.attention.wQKV`, 3 * width, width, staging.take);
     // Stored rows run (part, head width, head); row n x headWidth + j of a part is stored at j x heads + n.
-    const part = (which: number): Matrix =>
-      selectRows(qkv, width, (row) => which * width + (row % headWidth) * heads + Math.floor(row / headWidth));
+    const stored = (which: number, row: number): number => which * width + (row % headWidth) * heads + Math.floor(row / headWidth);
+    const part = (which: number): Matrix => selectRows(qkv, width, (row) => stored(which, row), staging.take);
+    const [query, key, value] = ["query", "key", "value"].map((name, which) => upload(`${label}.${name}`, part(which))) as LinearTriple;
+    staging.release();
     const [upName, downName] = reader.has(`${at}.mlp.0.w12.weight`)
       ? [`${at}.mlp.0.w12`, `${at}.mlp.0.w3`]
       : [`${at}.mlp.0`, `${at}.mlp.2`];
-    const up = matrix(upName, 2 * hidden, width);
-    return {
-      norm1: states.vector(`${label}.norm1`, reader.read(`${at}.norm1.scale`, [width])),
-      norm2: states.vector(`${label}.norm2`, reader.read(`${at}.norm2.scale`, [width])),
-      query: upload(`${label}.query`, part(0)),
-      key: upload(`${label}.key`, part(1)),
-      value: upload(`${label}.value`, part(2)),
-      out: upload(`${label}.out`, matrix(`${at}.attention.wO`, width, width)),
-      gate: upload(
-        `${label}.gate`,
-        selectRows(up, hidden, (row) => row),
-      ),
-      up: upload(
-        `${label}.up`,
-        selectRows(up, hidden, (row) => hidden + row),
-      ),
-      down: upload(`${label}.down`, matrix(downName, width, hidden)),
+    const staged = (name: string, from: string, rows: number, depth: number): LinearWeights => {
+      const uploaded = upload(`${label}.${name}`, matrix(from, rows, depth, staging.take));
+      staging.release();
+      return uploaded;
     };
+    const out = staged("out", `${at}.attention.wO`, width, width);
+    const down = staged("down", downName, width, hidden);
+    // The first half is the gate (model-spec A.6).
+    const both = matrix(upName, 2 * hidden, width, staging.take);
+    const [gate, up] = [upload(`${label}.gate`, rowsOf(both, 0, hidden)), upload(`${label}.up`, rowsOf(both, hidden, hidden))];
+    staging.release();
+    return { norm1: norms[0] as State, norm2: norms[1] as State, query, key, value, out, gate, up, down };
   }
 
   /** Labels exist only in models tuned with exogenous variates; each is scaled to unit length once here (model-spec A.8). */

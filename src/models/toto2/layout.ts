@@ -74,6 +74,8 @@ export class SampleStore {
   readonly firstPatch: Int32Array;
   /** [sequences] group id of each context patch: the series id, or -1 without an observed sample. */
   readonly #contextGroups: Int32Array[] = [];
+  /** [sequences] 1 for each context patch without an observed sample. */
+  readonly #unobserved: Uint8Array[] = [];
   /** [sequences, 2] smallest and largest observed sample of the context, 0 without any. */
   readonly range: Float32Array;
 
@@ -105,7 +107,9 @@ export class SampleStore {
         this.values.set(entry.future[covariate] as Float32Array, end);
         this.mask.set(entry.futureMask[covariate] as Uint8Array, end);
       }
-      this.#contextGroups.push(this.#groupsOf(first, entry.patches, entry.groups[variate] as number));
+      const empty = this.#emptyPatches(first, entry.patches);
+      this.#unobserved.push(empty);
+      this.#contextGroups.push(Int32Array.from(empty, (isEmpty) => (isEmpty ? unobserved : (entry.groups[variate] as number))));
       this.#measure(sequence, first, end);
     });
   }
@@ -116,10 +120,10 @@ export class SampleStore {
     });
   }
 
-  #groupsOf(first: number, patches: number, id: number): Int32Array {
+  #emptyPatches(first: number, patches: number): Uint8Array {
     const { patch } = this.options;
-    return Int32Array.from({ length: patches }, (_, p) =>
-      this.mask.subarray(first + p * patch, first + (p + 1) * patch).includes(1) ? id : unobserved,
+    return Uint8Array.from({ length: patches }, (_, p) =>
+      this.mask.subarray(first + p * patch, first + (p + 1) * patch).includes(1) ? 0 : 1,
     );
   }
 
@@ -138,8 +142,9 @@ export class SampleStore {
     return this.#contextGroups[sequence]?.[t] ?? seriesId;
   }
 
+  /** Whether position t is a context patch without any observed sample. */
   isUnobserved(sequence: number, t: number): boolean {
-    return this.#contextGroups[sequence]?.[t] === unobserved;
+    return this.#unobserved[sequence]?.[t] === 1;
   }
 
   sequences(): Sequences {
@@ -252,10 +257,14 @@ export class RoundLayout {
     return Math.floor((entry.patches + done + block) / 2);
   }
 
-  /** A wholly unobserved patch and the others do not see each other in time; later rounds only ever ask from observed ones. */
-  #timeGroup(sequence: number, position: number): number {
-    const masked = this.round.again > 0 || this.options.hasMissingValues;
-    return masked && this.store.isUnobserved(sequence, position) ? 0 : 1;
+  /**
+   * Positions see each other in time where this is equal. In the first round that is where their group ids are: a wholly unobserved patch has none.
+   * Later rounds see what had a group id in the first, and everything after the context.
+   */
+  #timeGroup({ sequence, entry, variate }: Pick<Token, "sequence" | "entry" | "variate">, position: number): number {
+    const isContext = position < entry.patches;
+    if (this.round.again > 0 ? !isContext : !this.options.hasMissingValues) return 1;
+    return this.store.group(sequence, position, entry.groups[variate] as number) === unobserved ? 0 : 1;
   }
 
   #queryVectors(tokens: readonly Token[], axis: string): QueryVectors {
@@ -266,7 +275,7 @@ export class RoundLayout {
       decay: vector(({ entry, position }) => reach + position - this.#centre(entry)),
       row: vector(({ sequence }) => sequence),
       length: vector(({ position }) => position + 1),
-      group: vector(({ sequence, position }) => this.#timeGroup(sequence, position)),
+      group: vector((token) => this.#timeGroup(token, token.position)),
     };
   }
 
@@ -288,8 +297,9 @@ export class RoundLayout {
     const slots = padded(Math.max(keyLanes, this.longest));
     const rows = this.store.firstPatch.length;
     const groups = new Int32Array(rows * slots).fill(1);
-    this.store.eachSequence((sequence, { patches }) => {
-      for (let t = 0; t < patches; t++) groups[sequence * slots + t] = this.#timeGroup(sequence, t);
+    this.store.eachSequence((sequence, entry, variate) => {
+      const end = entry.patches + this.round.done + this.round.block;
+      for (let t = 0; t < end; t++) groups[sequence * slots + t] = this.#timeGroup({ sequence, entry, variate }, t);
     });
     return Tensor.from(groups, [size("groupRows", rows), size("groupSlots", slots)]);
   }
