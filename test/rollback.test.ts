@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { Forecaster, setStance, type ForecastReport } from "../src/index.js";
+import { Forecaster, setStance, type ForecastReport, type PredictOptions, type SeriesInput } from "../src/index.js";
 
 const folder = mkdtempSync(join(tmpdir(), "tempograph-rollback-"));
 const file = join(folder, "settings");
@@ -18,11 +18,13 @@ const candles = {
   close: values.map((value) => value + 0.5),
 };
 
-/** Each family, with a request and its cost in steps. */
-const models = [
+const timestamps = values.map((_, hour) => new Date(Date.UTC(2024, 0, 1, hour)).toISOString());
+
+/** Each family, with a request. */
+const models: readonly { name: string; series: SeriesInput; options: PredictOptions }[] = [
   { name: "bundled:toto1-formula", series: { values }, options: { horizon: 70, samples: 2 } },
   { name: "bundled:toto2-nano", series: { values }, options: { horizon: 40 } },
-  { name: "bundled:kronos-formula", series: { columns: candles }, options: { horizon: 3, samples: 2 } },
+  { name: "bundled:kronos-formula", series: { columns: candles, timestamps }, options: { horizon: 3, samples: 2 } },
 ];
 
 interface Run {

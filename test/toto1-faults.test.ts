@@ -38,22 +38,27 @@ afterEach(() => void vi.restoreAllMocks());
 
 vi.mock("../src/models/formula/checkpoint.js", async (load) => {
   const real = await load<typeof Formula>();
-  const faulty = (source: TensorSource): TensorSource => ({
-    label: source.label,
-    names: () => source.names(),
-    info: (name) => source.info(name),
-    readInto: (name, target) => source.readInto(name, target),
-    readStored: (name) => source.readStored(name),
-    close: () => source.close(),
-    read(name) {
+  const faulty = (source: TensorSource): TensorSource => {
+    /** All values of a tensor, so that a fault at one place is in every part that is read. */
+    const read = (name: string): Float32Array => {
       const values = source.read(name);
       if (plant.weight?.name === name) {
         plant.weight.change(values);
         plant.used++;
       }
       return values;
-    },
-  });
+    };
+    return {
+      label: source.label,
+      names: () => source.names(),
+      info: (name) => source.info(name),
+      read,
+      readInto: (name, target) => target.set(read(name)),
+      readRange: (name, first, target) => target.set(read(name).subarray(first, first + target.length)),
+      readStored: (name) => source.readStored(name),
+      close: () => source.close(),
+    };
+  };
   const formulaCheckpoint: typeof real.formulaCheckpoint = (...request) => {
     const { config, source } = real.formulaCheckpoint(...request);
     return { config, source: faulty(source) };

@@ -6,7 +6,6 @@ import { InputError } from "../forecast/errors.js";
 import { resolveSettings } from "../forecast/resolve-settings.js";
 import type { SettingName, SettingValues } from "../forecast/settings.js";
 import { DEFAULT_HORIZON } from "../forecast/options.js";
-import type { PredictOptions } from "../index.js";
 import { readSeriesTable, type SeriesTable, type TableRequest, type TableSeries } from "../io/table.js";
 import { candleChart, candleTable } from "./candle-view.js";
 import { note, type CliContext } from "./context.js";

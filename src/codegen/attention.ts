@@ -30,7 +30,10 @@ export const names = (shape: AttentionShape): { scores: string; weigh: string; n
   normalise: "normalise",
 });
 
-/** Functions of one head size, one text each, so that kernels of a file can share them. */
+/**
+ * Functions of one head size, one text each, so that kernels of a file can share them. What one query needs is called, not inlined: it occurs in many places, and
+ * a compiler takes seconds for copies of it.
+ */
 export function attentionFunctions(shape: AttentionShape): string[] {
   const { width } = shape;
   const stored = padded(shape.valueWidth);
@@ -61,26 +64,33 @@ INLINE void ${scores}_tile(const int queries, const int blocks, const float *con
 #pragma GCC unroll 8
     for (int j = 0; j < blocks; j++) {
       const i32x16 position = lane_index() + splat_i32((int32_t)((b + j) * 16));
-      const i32x16 seen = (position < splat_i32((int32_t)visible[i])) & (position >= splat_i32((int32_t)dead));
+      const i32x16 seen = less_i32(position, splat_i32((int32_t)visible[i])) & lessEqual_i32(splat_i32((int32_t)dead), position);
       const f32x16 scaled = select_f32(seen, sum[i][j] * splat_f32(scale), splat_f32(-__builtin_inff()));
       top[i] = select_f32(seen, larger_f32(top[i], scaled), top[i]);
       store_f32(s[i] + (b + j) * 16, scaled);
     }
 }
-INLINE void ${scores}(const int queries, const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, f32x16 *top) {
+INLINE void ${scores}_any(const int queries, const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, f32x16 *top) {
   const int step = queries == 1 ? ${wide.single} : ${wide.joint};
   int64_t b = 0;
   for (; b + step <= blocks; b += step) ${scores}_tile(queries, step, q, keys, b, dead, visible, scale, s, top);
   for (; b < blocks; b++) ${scores}_tile(queries, 1, q, keys, b, dead, visible, scale, s, top);
 }
+OUTLINE void ${scores}_one(const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, f32x16 *top) {
+  ${scores}_any(1, q, keys, blocks, dead, visible, scale, s, top);
+}
+INLINE void ${scores}(const int queries, const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, f32x16 *top) {
+  if (queries == 1) ${scores}_one(q, keys, blocks, dead, visible, scale, s, top);
+  else ${scores}_any(queries, q, keys, blocks, dead, visible, scale, s, top);
+}
 `,
     `/* s[0 .. 16 blocks - 1] from scores to weights. */
-INLINE void normalise(float *s, int64_t blocks, f32x16 top) {
+OUTLINE void normalise(float *s, int64_t blocks, f32x16 top) {
   const f32x16 m = splat_f32(max_lanes(top));
   f32x16 total = splat_f32(0);
   for (int64_t b = 0; b < blocks; b++) {
     const f32x16 x = load_f32(s + 16 * b);
-    const f32x16 e = select_f32(x == splat_f32(-__builtin_inff()), splat_f32(0), exp_f32(x - m));
+    const f32x16 e = select_f32(equal_f32(x, splat_f32(-__builtin_inff())), splat_f32(0), exp_f32(x - m));
     total += e;
     store_f32(s + 16 * b, e);
   }
@@ -89,7 +99,7 @@ INLINE void normalise(float *s, int64_t blocks, f32x16 top) {
 }
 `,
     `/* sum[i] += s[i][k] * value row k, for keys from .. to - 1 ascending. */
-INLINE void ${weigh}(const int queries, const float *const *s, const float *values, int64_t from, int64_t to, f32x16 sum[][${vectors}], int64_t column) {
+INLINE void ${weigh}_any(const int queries, const float *const *s, const float *values, int64_t from, int64_t to, f32x16 sum[][${vectors}], int64_t column) {
   f32x16 chain[${queryGroup}][${vectors}];
 #pragma GCC unroll ${queryGroup}
   for (int i = 0; i < queries; i++)
@@ -110,6 +120,13 @@ INLINE void ${weigh}(const int queries, const float *const *s, const float *valu
   for (int i = 0; i < queries; i++)
 #pragma GCC unroll 4
     for (int v = 0; v < ${vectors}; v++) sum[i][v] = chain[i][v];
+}
+OUTLINE void ${weigh}_one(const float *const *s, const float *values, int64_t from, int64_t to, f32x16 sum[][${vectors}], int64_t column) {
+  ${weigh}_any(1, s, values, from, to, sum, column);
+}
+INLINE void ${weigh}(const int queries, const float *const *s, const float *values, int64_t from, int64_t to, f32x16 sum[][${vectors}], int64_t column) {
+  if (queries == 1) ${weigh}_one(s, values, from, to, sum, column);
+  else ${weigh}_any(queries, s, values, from, to, sum, column);
 }
 `,
   ];

@@ -42,6 +42,14 @@ const arithmetic =
   (node, operands) =>
     node.type === "i32" ? whole(`${integer}(${list(operands)})`) : infix(symbol)(node, operands);
 
+/** Comparisons of 16 lanes of 32 bits are helpers, which know how wide the machine's registers are. */
+const comparison =
+  (name: string, symbol: string): Render =>
+  (node, operands) => {
+    const type = node.inputs[0]?.type;
+    return type === "f64" ? infix(symbol)(node, operands) : whole(`${name}_${type}(${list(operands)})`);
+  };
+
 const renderers: Record<Exclude<Scalar["op"], "argument">, Render> = {
   constant: (node) => whole(`splat_${node.type}(${literal(node.type, node.value as number)})`),
   add: arithmetic("+", "add_i32"),
@@ -52,9 +60,9 @@ const renderers: Record<Exclude<Scalar["op"], "argument">, Render> = {
   abs: named((node) => `abs_${node.type}`),
   fma: named((node) => `fma_${node.type}`),
   sqrt: named((node) => `sqrt_${node.type}`),
-  less: infix("<"),
-  lessEqual: infix("<="),
-  equal: infix("=="),
+  less: comparison("less", "<"),
+  lessEqual: comparison("lessEqual", "<="),
+  equal: comparison("equal", "=="),
   select: named((node) => `select_${node.type}`),
   and: infix("&"),
   or: infix("|"),

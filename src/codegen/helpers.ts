@@ -11,6 +11,8 @@ export type TargetIsa = "avx512" | "avx2" | "neon" | "plain";
 interface IsaRecord {
   /** Body of `fma_f32(a, b, c)`: a * b + c rounded once, lane by lane. */
   readonly fma: string;
+  /** Compare in two halves: compilers take whole vectors apart, lane by lane and with a branch each, where no register holds one. */
+  readonly comparesHalves: boolean;
   /** Rows and vectors of the accumulator tile that fits the register file; `lanes` of its vectors, 16 where the registers are as wide. */
   readonly tile: { readonly rows: number; readonly vectors: number; readonly lanes: 8 | 16 };
 }
@@ -22,6 +24,7 @@ const viaClang = (gcc: string): string =>
 export const isaTable: Record<TargetIsa, IsaRecord> = {
   avx512: {
     fma: viaClang("  return (f32x16)__builtin_ia32_vfmaddps512_mask(a, b, c, (unsigned short)-1, 4);"),
+    comparesHalves: false,
     tile: { rows: 8, vectors: 3, lanes: 16 },
   },
   avx2: {
@@ -31,10 +34,11 @@ export const isaTable: Record<TargetIsa, IsaRecord> = {
   z[1] = (f32x8)__builtin_ia32_vfmaddps256(x[1], y[1], z[1]);
   memcpy(&c, z, 64);
   return c;`),
+    comparesHalves: true,
     tile: { rows: 4, vectors: 3, lanes: 8 },
   },
-  neon: { fma: viaClang(fmaByLane), tile: { rows: 4, vectors: 1, lanes: 16 } },
-  plain: { fma: fmaByLane, tile: { rows: 2, vectors: 1, lanes: 16 } },
+  neon: { fma: viaClang(fmaByLane), comparesHalves: false, tile: { rows: 4, vectors: 1, lanes: 16 } },
+  plain: { fma: fmaByLane, comparesHalves: false, tile: { rows: 2, vectors: 1, lanes: 16 } },
 };
 
 export interface Helper {
@@ -44,6 +48,27 @@ export interface Helper {
 
 /** A helper's name is the first word that is followed by a bracket. */
 const helper = (text: string): Helper => ({ name: /(\w+)\((?!\()/.exec(text.replace(/\/\*[^]*?\*\//, ""))?.[1] as string, text });
+
+/** A mask of all ones where the comparison holds; never where an operand is NaN. */
+function comparison(name: string, symbol: string, type: "f32" | "i32", inHalves: boolean): Helper {
+  const head = `INLINE i32x16 ${name}_${type}(${type}x16 a, ${type}x16 b)`;
+  if (!inHalves) return helper(`${head} { return a ${symbol} b; }`);
+  return helper(`${head} {
+  ${type}x8 x[2], y[2];
+  memcpy(x, &a, 64), memcpy(y, &b, 64);
+  const i32x8 halves[2] = {x[0] ${symbol} y[0], x[1] ${symbol} y[1]};
+  i32x16 mask;
+  memcpy(&mask, halves, 64);
+  return mask;
+}`);
+}
+
+const comparisons = (inHalves: boolean): Helper[] =>
+  (["f32", "i32"] as const).flatMap((type) => [
+    comparison("less", "<", type, inHalves),
+    comparison("lessEqual", "<=", type, inHalves),
+    comparison("equal", "==", type, inHalves),
+  ]);
 
 const common = [
   "INLINE f32x16 splat_f32(float x) { return (f32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }",
@@ -55,7 +80,7 @@ const common = [
   "INLINE i32x16 sub_i32(i32x16 a, i32x16 b) { return (i32x16)((u32x16)a - (u32x16)b); }",
   "INLINE i32x16 mul_i32(i32x16 a, i32x16 b) { return (i32x16)((u32x16)a * (u32x16)b); }",
   "INLINE f32x16 abs_f32(f32x16 a) { return (f32x16)((i32x16)a & splat_i32(0x7fffffff)); }",
-  "INLINE i32x16 abs_i32(i32x16 a) { return select_i32(a < splat_i32(0), sub_i32(splat_i32(0), a), a); }",
+  "INLINE i32x16 abs_i32(i32x16 a) { return select_i32(less_i32(a, splat_i32(0)), sub_i32(splat_i32(0), a), a); }",
   `/* a / b towards zero; 0 where b is 0, and wrapping where the quotient is beyond the int32 range. */
 INLINE i32x16 divide_i32(i32x16 a, i32x16 b) {
   i32x16 r;
@@ -70,8 +95,8 @@ INLINE i32x16 divide_i32(i32x16 a, i32x16 b) {
   `/* Towards zero, clamped to the int32 range; NaN becomes 0. */
 INLINE i32x16 truncate_f32(f32x16 a) {
   const f32x16 low = splat_f32(-2147483648.0f), high = splat_f32(2147483520.0f);
-  a = select_f32(a < low, low, select_f32(high < a, high, a));
-  return __builtin_convertvector(select_f32(a == a, a, splat_f32(0)), i32x16);
+  a = select_f32(less_f32(a, low), low, select_f32(less_f32(high, a), high, a));
+  return __builtin_convertvector(select_f32(equal_f32(a, a), a, splat_f32(0)), i32x16);
 }`,
   "/* An index outside 0 .. size - 1 is moved to the nearer end. */\nINLINE int64_t clamp_index(int64_t index, int64_t size) { index = index < size ? index : size - 1; return index < 0 ? 0 : index; }",
   "INLINE f32x16 load_f32(const float *p) { return (f32x16)*(const f32x16u *)p; }",
@@ -93,7 +118,7 @@ INLINE i32x16 truncate_f32(f32x16 a) {
   return v;
 }`,
   `/* Lanes from count on become fill. */
-INLINE f32x16 keep_f32(f32x16 v, int64_t count, float fill) { return select_f32(lane_index() < splat_i32((int32_t)count), v, splat_f32(fill)); }`,
+INLINE f32x16 keep_f32(f32x16 v, int64_t count, float fill) { return select_f32(less_i32(lane_index(), splat_i32((int32_t)count)), v, splat_f32(fill)); }`,
   `/* The fixed tree: lanes i and i + 8, then 4, 2, 1. */
 INLINE float sum_lanes(f32x16 v) {
   float t[16];
@@ -101,7 +126,7 @@ INLINE float sum_lanes(f32x16 v) {
   for (int w = 8; w > 0; w /= 2) for (int l = 0; l < w; l++) t[l] += t[l + w];
   return t[0];
 }`,
-  "/* NaN if either is. */\nINLINE f32x16 larger_f32(f32x16 a, f32x16 b) { return select_f32((b < a) | ~(a == a), a, b); }",
+  "/* NaN if either is. */\nINLINE f32x16 larger_f32(f32x16 a, f32x16 b) { return select_f32(less_f32(b, a) | ~equal_f32(a, a), a, b); }",
   `INLINE float max_lanes(f32x16 v) {
   float t[16];
   memcpy(t, &v, 64);
@@ -143,7 +168,13 @@ export function helpersOf(isa: TargetIsa): readonly Helper[] {
   let list = cached.get(isa);
   if (!list) {
     const fma = { name: "fma_f32", text: `INLINE f32x16 fma_f32(f32x16 a, f32x16 b, f32x16 c) {\n${isaTable[isa].fma}\n}` };
-    list = [...common, fma, ...(isaTable[isa].tile.lanes === 8 ? halves : []), ...functionHelpers()];
+    list = [
+      ...comparisons(isaTable[isa].comparesHalves),
+      ...common,
+      fma,
+      ...(isaTable[isa].tile.lanes === 8 ? halves : []),
+      ...functionHelpers(),
+    ];
     cached.set(isa, list);
   }
   return list;

@@ -16,7 +16,7 @@ const hideFunction = `/* Scores of keys of other groups become -inf; returns the
 INLINE f32x16 hide(float *s, int64_t blocks, const int32_t *groups, int32_t group) {
   f32x16 top = splat_f32(-__builtin_inff());
   for (int64_t b = 0; b < blocks; b++) {
-    const f32x16 x = select_f32(load_i32(groups + 16 * b) == splat_i32(group), load_f32(s + 16 * b), splat_f32(-__builtin_inff()));
+    const f32x16 x = select_f32(equal_i32(load_i32(groups + 16 * b), splat_i32(group)), load_f32(s + 16 * b), splat_f32(-__builtin_inff()));
     top = larger_f32(top, x);
     store_f32(s + 16 * b, x);
   }

@@ -62,9 +62,9 @@ INLINE f64x8 student_t(f64x8 u, f64x8 v, f64x8 df) {
 `;
 
 const softplusFunction = `/* x above 20, else log(1 + e^x). */
-INLINE f32x16 softplus_f32(f32x16 x) { return select_f32(splat_f32(20.0f) < x, x, log1p_f32(exp_f32(x))); }
+INLINE f32x16 softplus_f32(f32x16 x) { return select_f32(less_f32(splat_f32(20.0f), x), x, log1p_f32(exp_f32(x))); }
 /* At least 2^-23; NaN stays NaN. */
-INLINE f32x16 floored_f32(f32x16 x) { return select_f32((splat_f32(0x1p-23f) < x) | ~(x == x), x, splat_f32(0x1p-23f)); }
+INLINE f32x16 floored_f32(f32x16 x) { return select_f32(less_f32(splat_f32(0x1p-23f), x) | ~equal_f32(x, x), x, splat_f32(0x1p-23f)); }
 `;
 
 export const mixtureFunctions: readonly string[] = [softplusFunction, drawFunctions];

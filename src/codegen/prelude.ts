@@ -4,6 +4,7 @@ import { helpersOf, type TargetIsa } from "./helpers.js";
 const types = `#include <stdint.h>
 #include <string.h>
 #define INLINE static inline __attribute__((always_inline, unused))
+#define OUTLINE static __attribute__((noinline, unused))
 typedef float f32x16 __attribute__((vector_size(64)));
 typedef int32_t i32x16 __attribute__((vector_size(64)));
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
@@ -11,7 +12,10 @@ typedef float f32x16u __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t i32x16u __attribute__((vector_size(64), aligned(4), may_alias));
 `;
 
-const halfVector = "typedef float f32x8 __attribute__((vector_size(32)));\n";
+const halfVectors: readonly (readonly [string, string])[] = [
+  ["f32x8", "typedef float f32x8 __attribute__((vector_size(32)));\n"],
+  ["i32x8", "typedef int32_t i32x8 __attribute__((vector_size(32)));\n"],
+];
 
 const words = (text: string): string[] => text.match(/[A-Za-z_]\w*/g) ?? [];
 
@@ -24,5 +28,6 @@ export function prelude(isa: TargetIsa, body: string): string {
     kept.unshift(text);
     for (const word of words(text)) used.add(word);
   }
-  return `${types}${used.has("f32x8") ? halfVector : ""}${kept.join("\n")}\n`;
+  const halves = halfVectors.map(([name, text]) => (used.has(name) ? text : "")).join("");
+  return `${types}${halves}${kept.join("\n")}\n`;
 }

@@ -112,7 +112,7 @@ function emitGroupAttention(writer: KernelWriter, node: Node): void {
       writer.line("f32x16 total = splat_f32(0);");
       writer.block(`for (int64_t u0 = 0; u0 < ${lanes}; u0 += 16)`, () => {
         writer.line(
-          `const f32x16 x = load_f32(${scores} + u0), e = select_f32(x == splat_f32(-__builtin_inff()), splat_f32(0), exp_f32(x - m));`,
+          `const f32x16 x = load_f32(${scores} + u0), e = select_f32(equal_f32(x, splat_f32(-__builtin_inff())), splat_f32(0), exp_f32(x - m));`,
         );
         writer.line(`total += e; store_f32(${scores} + u0, e);`);
       });

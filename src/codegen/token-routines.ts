@@ -23,7 +23,7 @@ const filterFunctions = `typedef int64_t i64x16 __attribute__((vector_size(128))
 typedef int64_t i64x16u __attribute__((vector_size(128), aligned(8), may_alias));
 static int64_t tokens_from(const int32_t *order, int64_t blocks, int32_t floor) {
   i32x16 count = splat_i32(0);
-  for (int64_t b = 0; b < blocks; b++) count -= load_i32(order + 16 * b) >= splat_i32(floor);
+  for (int64_t b = 0; b < blocks; b++) count -= lessEqual_i32(splat_i32(floor), load_i32(order + 16 * b));
   int64_t total = 0;
   for (int l = 0; l < 16; l++) total += count[l];
   return total;
@@ -31,7 +31,7 @@ static int64_t tokens_from(const int32_t *order, int64_t blocks, int32_t floor) 
 static int64_t weight_from(const int32_t *order, const int64_t *weight, int64_t blocks, int32_t floor) {
   i64x16 sum = {0};
   for (int64_t b = 0; b < blocks; b++)
-    sum += (i64x16)*(const i64x16u *)(weight + 16 * b) & __builtin_convertvector(load_i32(order + 16 * b) >= splat_i32(floor), i64x16);
+    sum += (i64x16)*(const i64x16u *)(weight + 16 * b) & __builtin_convertvector(lessEqual_i32(splat_i32(floor), load_i32(order + 16 * b)), i64x16);
   int64_t total = 0;
   for (int l = 0; l < 16; l++) total += sum[l];
   return total;
@@ -51,12 +51,12 @@ static int64_t filter_tokens(const float *logits, int64_t count, const float *se
     store_f32(e + 16 * b, kept);
     /* Integers in the order of the values. */
     const i32x16 bits = (i32x16)scaled, ranked = bits ^ ((bits >> 31) & splat_i32(0x7fffffff));
-    store_i32(order + 16 * b, here >= 16 ? ranked : select_i32(lane_index() < splat_i32((int32_t)here), ranked, splat_i32(-0x7fffffff - 1)));
+    store_i32(order + 16 * b, here >= 16 ? ranked : select_i32(less_i32(lane_index(), splat_i32((int32_t)here)), ranked, splat_i32(-0x7fffffff - 1)));
   }
   const f32x16 largest = splat_f32(max_lanes(top));
   for (int64_t b = 0; b < blocks; b++) {
     f32x16 x = exp_f32(load_f32(e + 16 * b) - largest);
-    x = select_f32(x == x, x, splat_f32(0));
+    x = select_f32(equal_f32(x, x), x, splat_f32(0));
     store_f32(e + 16 * b, x);
     for (int l = 0; l < 16; l++) weight[16 * b + l] = (int64_t)(x[l] * 0x1p40f);
   }

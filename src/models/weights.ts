@@ -19,9 +19,10 @@ export class WeightReader {
    * Float32 values of a tensor of exactly this shape, in memory that `take` gives (new memory by default); zeros, and a remembered problem,
    * when it is missing or has another shape.
    */
-  read(name: string, shape: readonly number[], take: (count: number) => Float32Array = (count) => new Float32Array(count)): Float32Array {
+  read(name: string, shape: readonly number[], take?: (count: number) => Float32Array): Float32Array {
     const total = shape.reduce((a, b) => a * b, 1);
     if (!this.check(name, shape)) return new Float32Array(this.#problems.length > 64 ? 0 : total);
+    if (!take) return this.source.read(name);
     const target = take(total);
     this.source.readInto(name, target);
     return target;

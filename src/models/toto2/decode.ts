@@ -54,6 +54,9 @@ interface Rotary {
 /** Positions of the published tables: patches of context and horizon together. */
 export const maximumPositions = 8192;
 
+/** Rows of the largest multiplier table: either centre rule runs the same compiled program. */
+const mostDecays = 2 * maximumPositions + 1;
+
 const medianIndex = quantileLevels.indexOf(0.5);
 
 export class Toto2Decoder {
@@ -215,7 +218,9 @@ export class Toto2Decoder {
     const base = (dim: number): number => (2 * Math.floor(dim / 2) + 0.4 * width) / (1.4 * width);
     const tables = rotaryTables(device, "rotary", form);
     const made = {
-      tables: extrapolate ? { ...tables, multiplier: decayTable(device, "rotary.decay", reach, queryWidth, width, 256, base) } : tables,
+      tables: extrapolate
+        ? { ...tables, multiplier: decayTable(device, "rotary.decay", reach, queryWidth, width, 256, base, mostDecays) }
+        : tables,
       reach,
     };
     this.#rotary.set(stableCentre, made);
