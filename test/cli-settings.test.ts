@@ -121,6 +121,13 @@ test.each([
   expect(readSwitch(text)).toBe(value);
 });
 
+test("presets of the key-value cache are names of strategies", () => {
+  const strategyOf = (words: string): string => resolveSettings({ flags: { kvCache: words }, environment: {} }).values.kvCache;
+  expect(["conservative", "moderate", "aggressive", "dynamic"].map(strategyOf)).toEqual(["host", "static", "paged", "dynamic"]);
+  expect(resolveSettings({ options: { kvCache: "aggressive" as "paged" }, environment: {} }).values.kvCache).toBe("paged");
+  expect(() => strategyOf("reckless")).toThrow(/unknown kv-cache "reckless"/);
+});
+
 test("variables and flags are spelled like their setting", () => {
   for (const name of SETTING_NAMES) {
     const words = name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase();

@@ -2,7 +2,7 @@
  * Toto 1.0 never recompiles inside its bounds: contexts, horizons, batches and sample counts are data. Beyond the bound it is one recompile that is counted and
  * named, or an error under the stance that forbids it.
  */
-import { afterEach, describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { Forecaster, onEvent, RecompileError, setStance, type CompileEvent } from "../src/index.js";
 import { firstDifference, loadToto1, makeRandom, makeSeries, numbersOf } from "./toto1-harness.js";
 
@@ -72,6 +72,23 @@ describe(`30 forecasts with random sizes (seed ${seed})`, () => {
     expect(model.report().foreignCallsPerStep).toBeGreaterThan(5);
     model.dispose();
   });
+});
+
+test("512 cache lengths: one program for the prefill and one for every step", async () => {
+  const model = loadToto1();
+  const onProgress = vi.fn();
+  const [answer] = await model.predict({ series: [makeSeries({ length: 40, seed })], horizon: 513 * 8, samples: 0, seed, onProgress });
+  expect(answer!.mean[0]!.length).toBe(513 * 8);
+  expect(onProgress).toHaveBeenCalledTimes(513);
+  expect(model.report()).toMatchObject({
+    compiles: 2,
+    recompiles: 0,
+    graphBreaks: 0,
+    steps: 513,
+    capturedSteps: 513,
+    foreignCallsPerStep: 1,
+  });
+  model.dispose();
 });
 
 describe("a context beyond the maximum", () => {

@@ -351,6 +351,40 @@ describe("counters", () => {
   });
 });
 
+describe("sampling error of a forecast", () => {
+  test("the mean moves between seeds as 1 / sqrt(samples), and not at all for one seed", async () => {
+    const model = loadToto1();
+    const horizon = 16;
+    const series = [makeSeries({ length: 60, seed })];
+    const meanOf = async (samples: number, draws: number): Promise<Float32Array> =>
+      ((await model.predict({ series, horizon, samples, seed: draws }))[0] as { mean: readonly Float32Array[] }).mean[0] as Float32Array;
+    /** Root mean square over steps of the standard deviation over 30 seeds. */
+    const spread = async (samples: number): Promise<number> => {
+      const means: Float32Array[] = [];
+      for (let draws = 0; draws < 30; draws++) means.push(await meanOf(samples, draws));
+      let total = 0;
+      for (let t = 0; t < horizon; t++) {
+        const values = means.map((mean) => mean[t] as number);
+        const centre = values.reduce((a, b) => a + b, 0) / values.length;
+        total += values.reduce((sum, value) => sum + (value - centre) ** 2, 0) / (values.length - 1) / horizon;
+      }
+      return Math.sqrt(total);
+    };
+    const errors: number[] = [];
+    for (const samples of [8, 32, 128, 512]) errors.push(await spread(samples));
+    console.info(
+      `standard deviation of the mean over seeds, 8, 32, 128, 512 samples: ${errors.map((error) => error.toPrecision(3)).join(", ")}`,
+    );
+    // Four times the samples should halve it; a ratio of two such estimates from 30 seeds strays by some 15 %.
+    errors.slice(1).forEach((error, index) => {
+      expect((errors[index] as number) / error).toBeGreaterThan(1.4);
+      expect((errors[index] as number) / error).toBeLessThan(2.9);
+    });
+    expect(firstDifference(await meanOf(32, 5), await meanOf(32, 5))).toBeUndefined();
+    model.dispose();
+  });
+});
+
 describe("injected draws", () => {
   test.each(devices)("t = normal / sqrt(chiSquare / df), of the given component: %s", (device) => {
     const mixture = mixtures["a rare one among four"]!;

@@ -57,6 +57,9 @@ const KV_CACHES = {
   built: ["none", "growing", "functional", "static", "dynamic", "host", "paged"],
 } as const;
 
+/** Words for how much to change at once, as people put it who come from a cache that recompiles. */
+export const KV_CACHE_PRESETS: Readonly<Record<string, KvCache>> = { conservative: "host", moderate: "static", aggressive: "paged" };
+
 export const SETTINGS: { readonly [Name in SettingName]: Setting<Name> } = {
   model: {
     name: "model",
@@ -88,7 +91,7 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Name> } = {
     flag: "--kv-cache",
     meaning: "how past keys and values are kept",
     defaultValue: "static",
-    parse: (text, source) => oneOf(text, source, "kv-cache", KV_CACHES),
+    parse: (text, source) => KV_CACHE_PRESETS[text] ?? oneOf(text, source, "kv-cache", KV_CACHES),
   },
   threads: {
     name: "threads",
