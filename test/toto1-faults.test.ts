@@ -252,7 +252,7 @@ const faults: Readonly<Record<string, readonly [fault: Partial<Plant>, golden: s
     "mean",
   ],
   "draw and head kernels with another softplus": [
-    { kernel: { from: "splat_f32(20.0f) < x", to: "splat_f32(-20.0f) < x" } },
+    { kernel: { from: "less_f32(splat_f32(20.0f), x)", to: "splat_f32(-20.0f) < x" } },
     "toto1-samples-cache",
     "drawn.df",
     "samples",
