@@ -7,7 +7,8 @@ import type { TensorSource } from "./tensor-source.js";
 /** Reads tensors by name, remembers which, and finally names what is missing or left over. */
 export class WeightReader {
   readonly #used = new Set<string>();
-  readonly #problems: string[] = [];
+  /** Each once, however many parts of a tensor are asked for. */
+  readonly #problems = new Set<string>();
 
   constructor(private readonly source: TensorSource) {}
 
@@ -21,7 +22,7 @@ export class WeightReader {
    */
   read(name: string, shape: readonly number[], take?: (count: number) => Float32Array): Float32Array {
     const total = shape.reduce((a, b) => a * b, 1);
-    if (!this.check(name, shape)) return new Float32Array(this.#problems.length > 64 ? 0 : total);
+    if (!this.check(name, shape)) return new Float32Array(this.#problems.size > 64 ? 0 : total);
     if (!take) return this.source.read(name);
     const target = take(total);
     this.source.readInto(name, target);
@@ -37,11 +38,11 @@ export class WeightReader {
   check(name: string, shape: readonly number[]): boolean {
     this.#used.add(name);
     const info = this.source.info(name);
-    if (!info) this.#problems.push(`missing ${name} [${shape.join(", ")}]`);
+    if (!info) this.#problems.add(`missing ${name} [${shape.join(", ")}]`);
     else if (info.shape.join() !== shape.join())
-      this.#problems.push(`${name} has shape [${info.shape.join(", ")}], expected [${shape.join(", ")}]`);
+      this.#problems.add(`${name} has shape [${info.shape.join(", ")}], expected [${shape.join(", ")}]`);
     else if (!["F32", "F16", "BF16", "F64"].includes(info.dtype))
-      this.#problems.push(`${name} has dtype ${info.dtype}, expected a float type`);
+      this.#problems.add(`${name} has dtype ${info.dtype}, expected a float type`);
     else return true;
     return false;
   }
@@ -53,10 +54,11 @@ export class WeightReader {
 
   /** Throws an InputError that names every missing, misshapen and unknown tensor. */
   finish(): void {
-    for (const name of this.source.names()) if (!this.#used.has(name)) this.#problems.push(`unknown ${name}`);
-    if (this.#problems.length === 0) return;
-    const shown = this.#problems.slice(0, 12).join("; ");
-    const more = this.#problems.length > 12 ? `; and ${this.#problems.length - 12} more` : "";
+    for (const name of this.source.names()) if (!this.#used.has(name)) this.#problems.add(`unknown ${name}`);
+    const problems = [...this.#problems];
+    if (problems.length === 0) return;
+    const shown = problems.slice(0, 12).join("; ");
+    const more = problems.length > 12 ? `; and ${problems.length - 12} more` : "";
     throw new InputError(
       "checkpoint-tensors",
       `${this.source.label}: the tensors do not fit this model: ${shown}${more}. Check that config.json and the weights belong together.`,

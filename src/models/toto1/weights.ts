@@ -80,14 +80,6 @@ function stack(parts: readonly Matrix[]): Matrix {
   return { weight, bias, rows, depth };
 }
 
-/** Rows `first` .. `first + rows - 1`, not copied. */
-const rowsOf = ({ weight, bias, depth }: Matrix, first: number, rows: number): Matrix => ({
-  weight: weight.subarray(first * depth, (first + rows) * depth),
-  bias: bias.subarray(first, first + rows),
-  rows,
-  depth,
-});
-
 /**
  * heads . unembed as one matrix (model-spec A.10): row p x G + g = sum over e of heads[g][e] unembed[p D + e], in f64. Algebraically the same, not bit for bit;
  * done before any mode, so all modes see the same numbers. The unembedding, the largest tensor of the file, is only ever there one patch row at a time.
@@ -142,12 +134,17 @@ export function loadToto1Weights(
     rows,
     depth,
   });
+  /** Rows first .. first + rows - 1 of a linear of `total` rows, in staging memory. */
+  const partOf = (name: string, total: number, first: number, rows: number, depth: number): Matrix => {
+    const weight = staging.take(rows * depth);
+    if (reader.check(`${name}.weight`, [total, depth])) reader.readRange(`${name}.weight`, first * depth, weight);
+    return { weight, bias: reader.read(`${name}.bias`, [total]).subarray(first, first + rows), rows, depth };
+  };
   const upload = (name: string, { weight, bias, rows, depth }: Matrix): LinearWeights => ({
     weight: states.matrix(name, weight, rows, depth),
     bias: states.vector(`${name}.bias`, bias),
   });
   try {
-    const layers = config.kinds.map((_, index) => readLayer(index));
     const embed = upload("embed", matrix("model.patch_embed.projection", width, patch));
     const unembed = "model.unembed";
     const isFoldable = options.fold && reader.check(`${unembed}.weight`, [patch * width, width]);
@@ -163,12 +160,14 @@ export function loadToto1Weights(
       components > 1 || reader.has(`${head}.mixture_weights.weight`) ? matrix(`${head}.mixture_weights`, components, width) : undefined;
     const centre = components > 1 && mixture ? stack([location, mixture]) : location;
     const spread = stack([df, scale]);
-    const labels = readLabels();
-    reader.ignore((name) => /\.rotary_emb\.(freqs|scale)$/.test(name));
-    reader.finish();
     const readBlock = (first: number, target: Float32Array): void => reader.readRange(`${unembed}.weight`, first, target);
     const made = isFoldable && unembedBias ? fold(device, [centre, spread], { bias: unembedBias, readBlock }, patch) : undefined;
     const folded = made && { centre: upload("head.centre", made[0] as Matrix), spread: upload("head.spread", made[1] as Matrix) };
+    // After the folding, whose own memory is free again by then.
+    const layers = config.kinds.map((_, index) => readLayer(index));
+    const labels = readLabels();
+    reader.ignore((name) => /\.rotary_emb\.(freqs|scale)$/.test(name));
+    reader.finish();
     return {
       embed,
       layers,
@@ -191,26 +190,27 @@ export function loadToto1Weights(
     const label = `layers.${index}`;
     const headWidth = width / heads;
     const norms = ["norm1", "norm2"].map((norm) => states.vector(`${label}.${norm}`, reader.read(`${at}.${norm}.scale`, [width])));
-    const qkv = matrix(`${at}.attention.wQKV`, 3 * width, width, staging.take);
     // Stored rows run (part, head width, head); row n x headWidth + j of a part is stored at j x heads + n.
-    const stored = (which: number, row: number): number => which * width + (row % headWidth) * heads + Math.floor(row / headWidth);
-    const part = (which: number): Matrix => selectRows(qkv, width, (row) => stored(which, row), staging.take);
-    const [query, key, value] = ["query", "key", "value"].map((name, which) => upload(`${label}.${name}`, part(which))) as LinearTriple;
-    staging.release();
+    const stored = (row: number): number => (row % headWidth) * heads + Math.floor(row / headWidth);
+    const [query, key, value] = ["query", "key", "value"].map((name, which) => {
+      const part = partOf(`${at}.attention.wQKV`, 3 * width, which * width, width, width);
+      const uploaded = upload(`${label}.${name}`, selectRows(part, width, stored, staging.take));
+      staging.release();
+      return uploaded;
+    }) as LinearTriple;
     const [upName, downName] = reader.has(`${at}.mlp.0.w12.weight`)
       ? [`${at}.mlp.0.w12`, `${at}.mlp.0.w3`]
       : [`${at}.mlp.0`, `${at}.mlp.2`];
-    const staged = (name: string, from: string, rows: number, depth: number): LinearWeights => {
-      const uploaded = upload(`${label}.${name}`, matrix(from, rows, depth, staging.take));
+    const staged = (name: string, part: Matrix): LinearWeights => {
+      const uploaded = upload(`${label}.${name}`, part);
       staging.release();
       return uploaded;
     };
-    const out = staged("out", `${at}.attention.wO`, width, width);
-    const down = staged("down", downName, width, hidden);
+    const out = staged("out", matrix(`${at}.attention.wO`, width, width, staging.take));
+    const down = staged("down", matrix(downName, width, hidden, staging.take));
     // The first half is the gate (model-spec A.6).
-    const both = matrix(upName, 2 * hidden, width, staging.take);
-    const [gate, up] = [upload(`${label}.gate`, rowsOf(both, 0, hidden)), upload(`${label}.up`, rowsOf(both, hidden, hidden))];
-    staging.release();
+    const gate = staged("gate", partOf(upName, 2 * hidden, 0, hidden, width));
+    const up = staged("up", partOf(upName, 2 * hidden, hidden, hidden, width));
     return { norm1: norms[0] as State, norm2: norms[1] as State, query, key, value, out, gate, up, down };
   }
 
