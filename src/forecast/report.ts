@@ -23,7 +23,7 @@ export function reportBetween(before: ModelReport | undefined, after: ModelRepor
     fallbacks: after.fallbacks - (before?.fallbacks ?? 0),
     capturedSteps: after.capturedSteps - (before?.capturedSteps ?? 0),
     steps: after.steps - (before?.steps ?? 0),
-    foreignCallsPerStep: after.foreignCallsPerStep,
+    foreignCallsPerStep: callsPerStep(before, after),
     waits: after.waits - (before?.waits ?? 0),
     milliseconds: {
       load: round(times.load),
@@ -34,6 +34,13 @@ export function reportBetween(before: ModelReport | undefined, after: ModelRepor
     peakBytes: after.peakBytes,
     meanKind: after.meanKind,
   };
+}
+
+/** The mean over the steps since `before`. */
+function callsPerStep(before: ModelReport | undefined, after: ModelReport): number {
+  const calls = (after.calls ?? 0) - (before?.calls ?? 0);
+  if (before?.calls === undefined || after.calls === undefined || calls <= 0) return after.foreignCallsPerStep;
+  return Math.round(after.foreignCallsPerStep * after.calls - before.foreignCallsPerStep * before.calls) / calls;
 }
 
 /** Whole microseconds: the clock says no more. */

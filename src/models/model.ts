@@ -78,7 +78,10 @@ export interface ModelReport {
   readonly fallbacks: number;
   readonly capturedSteps: number;
   readonly steps: number;
+  /** Mean over `calls`. */
   readonly foreignCallsPerStep: number;
+  /** Calls of step programs so far; absent: the mean holds for every stretch of them. */
+  readonly calls?: number;
   readonly waits: number;
   readonly milliseconds: { readonly compile: number };
   readonly peakBytes: number;

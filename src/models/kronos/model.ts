@@ -297,6 +297,7 @@ export class KronosModel implements ForecastModel {
       capturedSteps: this.loaded.device.name === "reference" ? 0 : total((report) => report.capturedCalls, steps),
       steps: this.#steps,
       foreignCallsPerStep: calls === 0 ? 0 : total((report) => report.foreignCalls, steps) / calls,
+      calls,
       waits: total((report) => report.waits),
       milliseconds: { compile: total(({ milliseconds }) => milliseconds.trace + milliseconds.lower + milliseconds.build) },
       peakBytes: this.#peakBytes,

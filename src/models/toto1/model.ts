@@ -251,6 +251,7 @@ export class Toto1Model implements ForecastModel {
       capturedSteps: this.#device.name === "reference" ? 0 : total((report) => report.capturedCalls),
       steps: this.#steps,
       foreignCallsPerStep: calls === 0 ? 0 : total((report) => report.foreignCalls) / calls,
+      calls,
       waits: total((report) => report.waits),
       milliseconds: { compile: total(({ milliseconds }) => milliseconds.trace + milliseconds.lower + milliseconds.build) },
       peakBytes: this.#peakBytes,

@@ -228,6 +228,7 @@ export class Toto2Model implements ForecastModel {
       capturedSteps: this.#device.name === "reference" ? 0 : total((report) => report.capturedCalls),
       steps: this.#rounds,
       foreignCallsPerStep: calls === 0 ? 0 : total((report) => report.foreignCalls) / calls,
+      calls,
       waits: total((report) => report.waits),
       milliseconds: { compile: total(({ milliseconds }) => milliseconds.trace + milliseconds.lower + milliseconds.build) },
       peakBytes: this.#peakBytes,
