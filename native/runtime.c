@@ -611,9 +611,17 @@ int64_t tg_pack_panels(int64_t source, int64_t rowStride, int64_t rows, int64_t 
   return run_one(pack_panels, pointers, numbers, (rows + PANEL - 1) / PANEL, threads, 0);
 }
 
-typedef double Lanes __attribute__((vector_size(64)));
-typedef float Halves __attribute__((vector_size(32), aligned(4), may_alias));
-enum { LANES = 8, VECTORS = STRIP / LANES };
+/* A tile of accumulators that the registers hold: 4 rows of 4 wide vectors, or of 2 narrower ones. */
+#if defined(__AVX512F__)
+enum { LANES = 8, VECTORS = 4 };
+#elif defined(__AVX__)
+enum { LANES = 4, VECTORS = 2 };
+#else
+enum { LANES = 2, VECTORS = 2 };
+#endif
+enum { TILE = LANES * VECTORS };
+typedef double Lanes __attribute__((vector_size(8 * LANES)));
+typedef float Halves __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 /*
  * `height` rows of the product over one strip of 32 columns. The product of two f32 values is exact in f64, so multiply and add
@@ -621,20 +629,23 @@ enum { LANES = 8, VECTORS = STRIP / LANES };
  */
 static inline __attribute__((always_inline)) void multiply_rows(const float *a, int64_t depth, const float *strip, float *target,
                                                                 int64_t targetStride, int64_t width, const int height) {
-  Lanes sums[4][VECTORS] = {{{0}}};
-  for (int64_t k = 0; k < depth; k++, strip += STRIP) {
-    Lanes b[VECTORS];
-    _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++) b[v] = __builtin_convertvector(*(const Halves *)(strip + v * LANES), Lanes);
-    _Pragma("GCC unroll 4") for (int m = 0; m < height; m++) {
-      const double factor = (double)a[m * depth + k];
-      _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++) sums[m][v] += factor * b[v];
+  float rounded[4][STRIP];
+  for (int64_t column = 0; column < STRIP; column += TILE) {
+    Lanes sums[4][VECTORS] = {{{0}}};
+    const float *from = strip + column;
+    for (int64_t k = 0; k < depth; k++, from += STRIP) {
+      Lanes b[VECTORS];
+      _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++) b[v] = __builtin_convertvector(*(const Halves *)(from + v * LANES), Lanes);
+      _Pragma("GCC unroll 4") for (int m = 0; m < height; m++) {
+        const double factor = (double)a[m * depth + k];
+        _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++) sums[m][v] += factor * b[v];
+      }
     }
+    _Pragma("GCC unroll 4") for (int m = 0; m < height; m++)
+      _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++)
+        *(Halves *)(rounded[m] + column + v * LANES) = __builtin_convertvector(sums[m][v], Halves);
   }
-  float rounded[STRIP];
-  _Pragma("GCC unroll 4") for (int m = 0; m < height; m++) {
-    _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++) *(Halves *)(rounded + v * LANES) = __builtin_convertvector(sums[m][v], Halves);
-    memcpy(target + m * targetStride, rounded, (size_t)width * sizeof(float));
-  }
+  for (int m = 0; m < height; m++) memcpy(target + m * targetStride, rounded[m], (size_t)width * sizeof(float));
 }
 
 /* Unit = 64 rows of one strip; consecutive units share the strip, whose columns are copied to scratch as [depth][32]. */
