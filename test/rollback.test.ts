@@ -20,11 +20,18 @@ const candles = {
 
 const timestamps = values.map((_, hour) => new Date(Date.UTC(2024, 0, 1, hour)).toISOString());
 
-/** Each family, with a request. */
-const models: readonly { name: string; series: SeriesInput; options: PredictOptions }[] = [
-  { name: "bundled:toto1-formula", series: { values }, options: { horizon: 70, samples: 2 } },
-  { name: "bundled:toto2-nano", series: { values }, options: { horizon: 40 } },
-  { name: "bundled:kronos-formula", series: { columns: candles, timestamps }, options: { horizon: 3, samples: 2 } },
+/** Each family, with a request; compiled kernels of one are enough. */
+interface Case {
+  readonly name: string;
+  readonly device: "auto" | "reference";
+  readonly series: SeriesInput;
+  readonly options: PredictOptions;
+}
+
+const models: readonly Case[] = [
+  { name: "bundled:toto1-formula", device: "auto", series: { values }, options: { horizon: 70, samples: 2 } },
+  { name: "bundled:toto2-nano", device: "reference", series: { values }, options: { horizon: 40 } },
+  { name: "bundled:kronos-formula", device: "reference", series: { columns: candles, timestamps }, options: { horizon: 3, samples: 2 } },
 ];
 
 interface Run {
@@ -32,7 +39,7 @@ interface Run {
   readonly report: ForecastReport;
 }
 
-async function ask(forecaster: Forecaster, { series, options }: (typeof models)[0]): Promise<Run> {
+async function ask(forecaster: Forecaster, { series, options }: Case): Promise<Run> {
   const forecast = await forecaster.predict(series, options);
   return { means: forecast.series.map(({ mean }) => [...mean]), report: forecast.report };
 }
@@ -50,7 +57,7 @@ afterEach(() => {
 
 describe.each(models)("$name", (model) => {
   test("goes eager when the file disables compiling, and back, without a recompile", async () => {
-    const forecaster = await Forecaster.load(model.name, { mode: "reduce-overhead" });
+    const forecaster = await Forecaster.load(model.name, { device: model.device, mode: "reduce-overhead" });
     try {
       const isReference = forecaster.report().device.includes("reference");
       const before = await ask(forecaster, model);
@@ -77,10 +84,11 @@ describe.each(models)("$name", (model) => {
 });
 
 describe("which says so", () => {
-  const [model] = models as [(typeof models)[0]];
+  const model: Case = { name: "bundled:toto1-formula", device: "reference", series: { values }, options: { horizon: 40, samples: 2 } };
+  const { device } = model;
 
   test("a mode in the file rolls back a forecaster loaded without one, but not an option object; a disable variable beats both", async () => {
-    const [plain, chosen] = [await Forecaster.load(model.name), await Forecaster.load(model.name, { mode: "default" })];
+    const [plain, chosen] = [await Forecaster.load(model.name, { device }), await Forecaster.load(model.name, { device, mode: "default" })];
     try {
       writeFileSync(file, "TEMPOGRAPH_MODE=eager\n");
       expect((await ask(plain, model)).report.mode).toBe("eager");
@@ -95,7 +103,7 @@ describe("which says so", () => {
 
   test("a process that starts disabled compiles once it is enabled", async () => {
     process.env["TOTO_DISABLE_COMPILE"] = "1";
-    const forecaster = await Forecaster.load(model.name, { mode: "reduce-overhead" });
+    const forecaster = await Forecaster.load(model.name, { device, mode: "reduce-overhead" });
     try {
       const disabled = await ask(forecaster, model);
       expect(disabled.report.mode).toBe("eager");
@@ -110,7 +118,7 @@ describe("which says so", () => {
 
   test("a file that is gone or cannot be understood changes nothing, and is said once", async () => {
     const notes: string[] = [];
-    const forecaster = await Forecaster.load(model.name, { device: "auto", onNote: (note) => void notes.push(note) });
+    const forecaster = await Forecaster.load(model.name, { device, onNote: (note) => void notes.push(note) });
     const own = (): string[] => notes.filter((note) => note.includes("the mode stays as it was"));
     try {
       writeFileSync(file, "TEMPOGRAPH_MODE=eager\n");
@@ -130,7 +138,7 @@ describe("which says so", () => {
   });
 
   test("setStance in code: force_eager runs op by op with the same bits, fail_on_recompile lets known shapes run", async () => {
-    const forecaster = await Forecaster.load(model.name);
+    const forecaster = await Forecaster.load(model.name, { device });
     try {
       const before = await ask(forecaster, model);
       expect(setStance("force_eager")).toBe("default");
