@@ -75,7 +75,7 @@ describe(`30 forecasts with random sizes (seed ${seed})`, () => {
 });
 
 test("512 cache lengths: one program for the prefill and one for every step", async () => {
-  const model = loadToto1();
+  const model = loadToto1({ deviceOptions: { threads: 1 } });
   const onProgress = vi.fn();
   const [answer] = await model.predict({ series: [makeSeries({ length: 40, seed })], horizon: 513 * 8, samples: 0, seed, onProgress });
   expect(answer!.mean[0]!.length).toBe(513 * 8);
