@@ -56,7 +56,16 @@ export interface ForecastTask {
   readonly decoding?: ModelRequest["decoding"];
 }
 
-export function openForecast({ preset, kvCache = "static", name: _name, ...request }: ForecastTask, mode: Mode, threads: number): Session {
+export interface ForecastSession extends Session {
+  /** Until another one is opened. */
+  readonly model: ForecastModel;
+}
+
+export function openForecast(
+  { preset, kvCache = "static", name: _name, ...request }: ForecastTask,
+  mode: Mode,
+  threads: number,
+): ForecastSession {
   const key = `${preset} ${mode} ${threads} ${kvCache}`;
   if (loaded?.key !== key) {
     unloadModel();
@@ -65,6 +74,7 @@ export function openForecast({ preset, kvCache = "static", name: _name, ...reque
   }
   const { model } = loaded;
   return {
+    model,
     device: openDevice("native", { threads }).device,
     run: async () => void (await model.predict({ ...request, seed: 1 })),
     recompiles: () => model.report().recompiles,

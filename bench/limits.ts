@@ -72,6 +72,8 @@ export class LimitMeter {
   readonly #out: ReturnType<NativeLibrary["allocate"]>;
   readonly #table: ReturnType<NativeLibrary["allocate"]>;
 
+  readonly #best = new Map<number, Limits>();
+
   constructor() {
     this.#library = loadNativeLibrary();
     this.#entries = this.#library.buildSync([{ name: "limits", symbols: ["fma_peak", "stream_read"], text: source(this.#library) }]);
@@ -83,6 +85,11 @@ export class LimitMeter {
 
   get machine(): string {
     return `${this.#library.isa}, ${this.#library.maximumThreads} cores`;
+  }
+
+  /** The best that was ever measured with so many threads. */
+  best(threads: number): Limits {
+    return this.#best.get(threads) ?? this.measure(threads);
   }
 
   /** Best of a few short runs: a limit is what the machine can do, so the best counts. */
@@ -103,7 +110,13 @@ export class LimitMeter {
       1e9;
     const units = threads * 8;
     const perUnit = Math.floor(streamBytes / 4 / units / 128) * 128;
-    return { fmaGflops: fma, streamGBs: (perUnit * units * 4) / seconds("stream_read", units, perUnit) / 1e9 };
+    const limits = { fmaGflops: fma, streamGBs: (perUnit * units * 4) / seconds("stream_read", units, perUnit) / 1e9 };
+    const before = this.#best.get(threads) ?? limits;
+    this.#best.set(threads, {
+      fmaGflops: Math.max(before.fmaGflops, limits.fmaGflops),
+      streamGBs: Math.max(before.streamGBs, limits.streamGBs),
+    });
+    return limits;
   }
 
   #fill(kernel: string, units: number, perUnit: number): void {

@@ -1,11 +1,12 @@
 /**
- * `npm run bench -- [--workload A,B] [--mode M,...] [--threads N,...] [--repeat R] [--json FILE] [--start]`: each workload beside the machine's limits of the same run. With --start also what
- * compiling costs in a fresh process. */
+ * `npm run bench -- [--workload A,B] [--mode M,...] [--threads N,...] [--repeat R] [--json FILE] [--start] [--curves]`: each workload beside the machine's limits of the same run. With --start also what
+ * compiling costs in a fresh process, with --curves how cost grows. `--workload none` leaves the workloads out. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { cpus, totalmem } from "node:os";
 import { parseArgs } from "node:util";
 import { modes } from "../src/trace/entry.js";
+import { measureCurves } from "./curves.js";
 import { unloadModel } from "./forecasts.js";
 import { LimitMeter, type Limits } from "./limits.js";
 import { measure, type Result } from "./measure.js";
@@ -22,11 +23,13 @@ const { values: options } = parseArgs({
     repeat: { type: "string" },
     json: { type: "string" },
     start: { type: "boolean", default: false },
+    curves: { type: "boolean", default: false },
   },
 });
 
 function chosen<T>(text: string | undefined, known: readonly T[], nameOf: (item: T) => string): readonly T[] {
   if (text === undefined) return known;
+  if (text === "none") return [];
   return text.split(",").map((name) => {
     const found = known.find((item) => nameOf(item) === name);
     if (found === undefined) throw new Error(`unknown name "${name}"; there are: ${known.map(nameOf).join(", ")}`);
@@ -56,9 +59,10 @@ function printResult({ workload, mode, threads, medianMs, rawMs, limitMs, shareO
 const meter = new LimitMeter();
 const repeat = Number(options.repeat ?? 7);
 const threadCounts = (options.threads ?? String(cpus().length)).split(",").map(Number);
-const limits: Record<string, Limits> = Object.fromEntries(threadCounts.map((threads) => [String(threads), meter.measure(threads, 10)]));
-for (const [threads, limit] of Object.entries(limits))
-  console.log(`limits, ${threads} threads: ${limit.fmaGflops.toFixed(0)} GFLOP/s, ${limit.streamGBs.toFixed(1)} GB/s`);
+for (const threads of threadCounts) {
+  const { fmaGflops, streamGBs } = meter.measure(threads, 20);
+  console.log(`limits, ${threads} threads: ${fmaGflops.toFixed(0)} GFLOP/s, ${streamGBs.toFixed(1)} GB/s`);
+}
 if (!peerPackages()) console.log(installHint);
 const results: Result[] = [];
 for (const workload of chosen(options.workload, workloads, ({ name }) => name)) {
@@ -72,8 +76,10 @@ for (const workload of chosen(options.workload, workloads, ({ name }) => name)) 
     }
   }
 }
-unloadModel();
 await releasePeers();
+unloadModel();
+const curves = options.curves ? await measureCurves(threadCounts[0] as number, repeat) : undefined;
+unloadModel();
 const start = options.start ? measureStart() : undefined;
 const printStart = (name: string, { deviceMs, compileMs, firstForecastExtraMs, kernelsCompiled, cacheHits }: Start): void =>
   console.log(
@@ -83,9 +89,10 @@ if (start) for (const [name, one] of Object.entries(start)) printStart(name, one
 const report = {
   machine: { cpu: cpus()[0]?.model ?? "unknown", cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30), isa: meter.machine },
   versions: { node: process.version, ...peerVersions() },
-  limits: { threads: limits },
+  limits: { threads: Object.fromEntries(threadCounts.map((threads): [string, Limits] => [String(threads), meter.best(threads)])) },
   results,
   ...(start ? { start } : {}),
+  ...(curves ? { curves } : {}),
 };
 if (options.json) {
   mkdirSync(dirname(options.json), { recursive: true });

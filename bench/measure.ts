@@ -18,6 +18,7 @@ export interface Result {
   readonly medianMs: number;
   readonly rawMs: readonly number[];
   readonly firstMs: number;
+  /** By the best limits of the whole run: what a machine can do does not shrink when a neighbour takes part of it. */
   readonly limitMs: number;
   readonly shareOfLimit: number;
   readonly recompiles: number;
@@ -25,7 +26,7 @@ export interface Result {
   readonly usefulBytes: number;
   /** Inside the runs of compiled programs but outside kernels; see the profile. */
   readonly outsideKernelsMs: number;
-  /** A run with the event loop free minus a blocking one, where a workload has both: the hand-over to the dispatcher and back. */
+  /** Time outside kernels of a run with the event loop free minus that of a blocking one, where a workload has both: the hand-over to the dispatcher and back. */
   readonly handOverMs?: number;
   readonly profile: RunProfile;
   readonly peers: Readonly<Record<string, PeerResult>>;
@@ -48,25 +49,21 @@ export async function timed(body: () => Promise<void> | void): Promise<number> {
   return performance.now() - start;
 }
 
-/**
- * Ours and the peers take turns, and who begins a round alternates; the limits are measured in every round as well, so that all of them see the same state of a shared
- * machine. Throws when a peer computes something else.
- */
+/** Ours and the peers take turns, and who begins a round alternates; the limits are measured in every round as well, so that all see the same state of a shared machine. */
 async function rounds(
   repeat: number,
   meter: LimitMeter,
   threads: number,
   bodies: readonly (() => Promise<void> | void)[],
-): Promise<{ times: readonly (readonly number[])[]; limits: readonly Limits[] }> {
+): Promise<readonly (readonly number[])[]> {
   const times = bodies.map((): number[] => []);
-  const limits: Limits[] = [];
   for (let round = 0; round < repeat; round++) {
-    limits.push(meter.measure(threads, 2));
+    meter.measure(threads, 2);
     const order = [...bodies.keys()];
     for (const index of round % 2 === 0 ? order : order.reverse())
       times[index]?.push(await timed(bodies[index] as () => Promise<void> | void));
   }
-  return { times, limits };
+  return times;
 }
 
 export async function measure(
@@ -81,11 +78,12 @@ export async function measure(
   try {
     const firstMs = await timed(() => session.run());
     const differences = await comparePeers(workload.name, session, peers);
-    const { times, limits } = await rounds(repeat, meter, threads, [() => session.run(), ...peers.map((peer) => () => peer.run())]);
+    const times = await rounds(repeat, meter, threads, [() => session.run(), ...peers.map((peer) => () => peer.run())]);
     const rawMs = times[0] as number[];
-    const allowed = median(limits.map((limit) => limitMs(workload.passes, limit)));
+    const allowed = limitMs(workload.passes, meter.best(threads));
     const medianMs = median(rawMs);
-    const profile = await profiled(session, meter, threads, repeat, medianMs);
+    const recordings = Math.max(1, Math.min(repeat, 5, Math.floor(mostProfiledMs / medianMs)));
+    const profile = await profiled(session, () => session.run(), meter.best(threads), recordings);
     return {
       workload: workload.name,
       mode,
@@ -99,7 +97,7 @@ export async function measure(
       usefulGflop: totalGflop(workload.passes),
       usefulBytes: totalBytes(workload.passes),
       outsideKernelsMs: profile.outsideKernelsMs,
-      ...(await handOver(session, repeat)),
+      ...(await handOver(session, profile, meter.best(threads), recordings)),
       profile,
       peers: Object.fromEntries(
         peers.map(({ name }, index) => {
@@ -131,24 +129,22 @@ async function comparePeers(name: string, session: Session, peers: readonly Peer
 const mostProfiledMs = 3000;
 
 /** The run whose time outside kernels is the median of some recorded ones. */
-async function profiled(session: Session, meter: LimitMeter, threads: number, repeat: number, medianMs: number): Promise<RunProfile> {
+async function profiled(session: Session, run: () => Promise<void> | void, limits: Limits, recordings: number): Promise<RunProfile> {
   const { device } = session;
   if (!device.record) throw new Error(`${device.description} cannot record where runs spend their time`);
   const profiles: RunProfile[] = [];
-  const rounds = Math.max(1, Math.min(repeat, 5, Math.floor(mostProfiledMs / medianMs)));
-  for (let round = 0; round < rounds; round++) {
+  for (let round = 0; round < recordings; round++) {
     let wholeMs = 0;
-    const recorded = await device.record(async () => void (wholeMs = await timed(() => session.run())));
-    profiles.push(profileOf(recorded, wholeMs, meter.measure(threads, 2)));
+    const recorded = await device.record(async () => void (wholeMs = await timed(run)));
+    profiles.push(profileOf(recorded, wholeMs, limits));
   }
   profiles.sort((a, b) => a.outsideKernelsMs - b.outsideKernelsMs);
   return profiles[Math.floor(profiles.length / 2)] as RunProfile;
 }
 
-async function handOver(session: Session, repeat: number): Promise<{ handOverMs?: number }> {
+async function handOver(session: Session, blocking: RunProfile, limits: Limits, recordings: number): Promise<{ handOverMs?: number }> {
   const { runOffLoop } = session;
   if (!runOffLoop) return {};
-  const difference: number[] = [];
-  for (let round = 0; round < repeat; round++) difference.push((await timed(runOffLoop)) - (await timed(() => session.run())));
-  return { handOverMs: median(difference) };
+  const free = await profiled(session, runOffLoop, limits, recordings);
+  return { handOverMs: free.outsideKernelsMs - blocking.outsideKernelsMs };
 }

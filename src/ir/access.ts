@@ -23,8 +23,17 @@ export const isContiguous = ({ shape, strides }: Access): boolean => {
 
 const stored = (node: Node): Access => ({ base: node, offset: 0, shape: node.shape, strides: contiguousStrides(node.shape) });
 
+/** Nodes never change, and fusing and rendering ask for the same ones over and over. */
+const resolved = new WeakMap<Node, Access>();
+
 /** Follows views down to the stored value. A reshape that no strides can express ends the walk: that reshape is a copy. */
 export function resolveAccess(node: Node): Access {
+  let access = resolved.get(node);
+  if (!access) resolved.set(node, (access = followViews(node)));
+  return access;
+}
+
+function followViews(node: Node): Access {
   const [operand] = node.inputs;
   if (!operand) return stored(node);
   switch (node.op) {

@@ -56,6 +56,8 @@ const conflict = (a: Node, b: Node): boolean =>
 class Fuser {
   readonly #groups: Group[] = [];
   readonly #groupOf = new Map<Node, Group>();
+  /** Inputs of groups with so many members. Nodes are placed in order, so only a group's own growth changes them; merging groups empties the table. */
+  readonly #inputsOf = new Map<Group, { readonly members: number; readonly inputs: ReadonlySet<Group> }>();
   readonly #before: Map<Node, readonly Node[]>;
   readonly #users = new Map<Node, Node[]>();
   readonly #outputs: Set<Node>;
@@ -111,7 +113,9 @@ class Fuser {
     this.#groupOf.set(node, group);
   }
 
-  #groupInputs(group: Group): Set<Group> {
+  #groupInputs(group: Group): ReadonlySet<Group> {
+    const known = this.#inputsOf.get(group);
+    if (known?.members === group.members.length) return known.inputs;
     const found = new Set<Group>();
     const visit = (node: Node): void => {
       for (const before of this.#before.get(node) ?? []) {
@@ -122,6 +126,7 @@ class Fuser {
       }
     };
     group.members.forEach(visit);
+    this.#inputsOf.set(group, { members: group.members.length, inputs: found });
     return found;
   }
 
@@ -233,6 +238,7 @@ class Fuser {
         if (this.#reaches(group, other) || this.#reaches(other, group)) continue;
         group.members = this.graph.nodes.filter((node) => group.members.includes(node) || other.members.includes(node));
         for (const node of other.members) this.#groupOf.set(node, group);
+        this.#inputsOf.clear();
         merged.add(other);
       }
     }
@@ -261,6 +267,7 @@ class Fuser {
       group.prologue = producer.members;
       group.members = [...producer.members, ...group.members];
       for (const node of producer.members) this.#groupOf.set(node, group);
+      this.#inputsOf.clear();
       inlined.add(producer);
     }
     this.#remove(inlined);

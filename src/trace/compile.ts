@@ -278,16 +278,16 @@ export class CompiledCore {
 
   async #compile(call: Call, service: Service, run: boolean): Promise<Specialization> {
     const traced = this.#trace(call, service.mode, run);
-    const executable = traced.broken
-      ? undefined
-      : await this.#timed("build", () => this.options.device.load(this.#lower(traced.segment, service.mode)));
+    const lowered = traced.broken ? undefined : this.#lower(traced.segment, service.mode);
+    const executable = lowered && (await this.#timed("build", () => this.options.device.load(lowered)));
     return this.#specialization(call, service, traced, executable);
   }
 
   #compileSync(call: Call, service: Service): Specialization {
     const traced = this.#trace(call, service.mode, true);
+    const lowered = traced.broken ? undefined : this.#lower(traced.segment, service.mode);
     const start = performance.now();
-    const executable = traced.broken ? undefined : this.options.device.loadSync(this.#lower(traced.segment, service.mode));
+    const executable = lowered && this.options.device.loadSync(lowered);
     this.counters.milliseconds.build += performance.now() - start;
     return this.#remember(this.#specialization(call, service, traced, executable));
   }
