@@ -109,8 +109,9 @@ export class CompiledCore {
         `${this.name} was called while a run of it is under way off the event loop; a blocking call cannot wait for that. Await the run first.`,
       );
     }
-    refuseWhileRunning(this.name, this.#statesOfCall(call, specialization.replayable));
-    return this.#answer(specialization, executable.runSync(this.#request(call, specialization)), call);
+    const states = this.#statesOfCall(call, specialization.replayable);
+    refuseWhileRunning(this.name, states);
+    return this.#answer(specialization, executable.runSync(this.#request(call, specialization, states)), call);
   }
 
   async call(args: readonly unknown[], signal?: AbortSignal): Promise<unknown> {
@@ -122,9 +123,8 @@ export class CompiledCore {
     const { executable } = specialization.replayable;
     this.#running.set(executable, (this.#running.get(executable) ?? 0) + 1);
     try {
-      const results = await inOrder(this.#statesOfCall(call, specialization.replayable), () =>
-        executable.run(this.#request(call, specialization)),
-      );
+      const states = this.#statesOfCall(call, specialization.replayable);
+      const results = await inOrder(states, () => executable.run(this.#request(call, specialization, states)));
       return this.#answer(specialization, results, call);
     } finally {
       const left = (this.#running.get(executable) ?? 1) - 1;
@@ -157,7 +157,9 @@ export class CompiledCore {
     const specialization = call ? this.#specializations.find(call) : undefined;
     if (!call || !specialization?.replayable)
       throw new Error(`${this.name} has not run yet as one program, so there is nothing to profile`);
-    return specialization.replayable.executable.profile(this.#request(call, specialization));
+    return specialization.replayable.executable.profile(
+      this.#request(call, specialization, this.#statesOfCall(call, specialization.replayable)),
+    );
   }
 
   report(): CompileReport {
@@ -261,10 +263,12 @@ export class CompiledCore {
 
   /** The specialization that serves a call. Concurrent calls with equal arguments share one compilation; each then checks the guards for itself. */
   async #specializationFor(call: Call, run: boolean): Promise<Specialization> {
-    const key = `${this.#stance} ${call.fields.map(({ path, text }) => `${path}: ${text}`).join("; ")}`;
+    // Guards are written out on a miss only: most calls find their specialization.
+    let key = "";
     for (;;) {
       const found = this.#specializations.find(call);
       if (found) return found;
+      key ||= `${this.#stance} ${call.fields.map(({ path, text }) => `${path}: ${text}`).join("; ")}`;
       const pending = this.#pending.get(key);
       if (!pending) break;
       await pending;
@@ -415,13 +419,13 @@ export class CompiledCore {
     return new Map(segment.graph.inputs.map(({ name }) => [name, call.arrays.get(name) ?? (segment.carried.get(name) as HostArray)]));
   }
 
-  #request(call: Call, specialization: Specialization): Parameters<Executable["run"]>[0] {
+  #request(call: Call, specialization: Specialization, states: readonly State[]): Parameters<Executable["run"]>[0] {
     const replayable = specialization.replayable as Replayable;
     const replay = replayOf(specialization.mode);
     if (replay === "one-call") this.counters.capturedCalls++;
     return {
       inputs: this.#inputs(call, replayable.segment),
-      states: buffersOf(this.#statesOfCall(call, replayable)),
+      states: buffersOf(states),
       sizes: sizesOf(call, replayable.segment),
       replay,
       ...(call.signal ? { signal: call.signal } : {}),
