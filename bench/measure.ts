@@ -60,8 +60,10 @@ async function rounds(
   for (let round = 0; round < repeat; round++) {
     meter.measure(threads, 2);
     const order = [...bodies.keys()];
-    for (const index of round % 2 === 0 ? order : order.reverse())
+    for (const index of round % 2 === 0 ? order : order.reverse()) {
+      await rest(bodies.length);
       times[index]?.push(await timed(bodies[index] as () => Promise<void> | void));
+    }
   }
   return times;
 }
@@ -110,6 +112,11 @@ export async function measure(
     session.dispose();
   }
 }
+
+/** Threads of the engine that ran before spin for a while; beside each other engines begin when they have gone to sleep. */
+const rest = (engines: number): Promise<void> =>
+  engines === 1 ? Promise.resolve() : new Promise((resolve) => setTimeout(resolve, restMilliseconds));
+const restMilliseconds = 100;
 
 /** Rounding differs between engines, nothing else may. */
 const agreed = 1e-3;
