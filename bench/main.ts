@@ -6,7 +6,7 @@ import { dirname } from "node:path";
 import { cpus, totalmem } from "node:os";
 import { parseArgs } from "node:util";
 import { modes } from "../src/trace/entry.js";
-import { measureCurves } from "./curves.js";
+import { measureCurves, type Curve } from "./curves.js";
 import { unloadModel } from "./forecasts.js";
 import { LimitMeter, type Limits } from "./limits.js";
 import { measure, type Result } from "./measure.js";
@@ -65,6 +65,24 @@ for (const threads of threadCounts) {
 }
 if (!peerPackages()) console.log(installHint);
 const results: Result[] = [];
+
+interface Extras {
+  readonly start?: ReturnType<typeof measureStart>;
+  readonly curves?: readonly Curve[];
+}
+
+/** Written after every result: what was measured is not lost when a long run ends early. */
+function writeReport(file: string, extras: Extras): void {
+  const report = {
+    machine: { cpu: cpus()[0]?.model ?? "unknown", cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30), isa: meter.machine },
+    versions: { node: process.version, ...peerVersions() },
+    limits: { threads: Object.fromEntries(threadCounts.map((threads): [string, Limits] => [String(threads), meter.best(threads)])) },
+    results,
+    ...extras,
+  };
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, JSON.stringify(report, null, 2) + "\n");
+}
 for (const workload of chosen(options.workload, workloads, ({ name }) => name)) {
   for (const threads of threadCounts) {
     for (const mode of chosen(options.mode ?? "reduce-overhead", modes, (name) => name)) {
@@ -72,6 +90,7 @@ for (const workload of chosen(options.workload, workloads, ({ name }) => name)) 
       const result = await measure(workload, mode, threads, repeat, meter, peers);
       for (const peer of peers) await peer.dispose();
       results.push(result);
+      if (options.json) writeReport(options.json, {});
       printResult(result);
     }
   }
@@ -86,15 +105,4 @@ const printStart = (name: string, { deviceMs, compileMs, firstForecastExtraMs, k
     `${name} start: device ${deviceMs.toFixed(0)} ms, compile ${compileMs.toFixed(0)} ms, first forecast ${firstForecastExtraMs.toFixed(0)} ms longer, ${kernelsCompiled} kernels compiled, ${cacheHits} from the cache`,
   );
 if (start) for (const [name, one] of Object.entries(start)) printStart(name, one);
-const report = {
-  machine: { cpu: cpus()[0]?.model ?? "unknown", cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30), isa: meter.machine },
-  versions: { node: process.version, ...peerVersions() },
-  limits: { threads: Object.fromEntries(threadCounts.map((threads): [string, Limits] => [String(threads), meter.best(threads)])) },
-  results,
-  ...(start ? { start } : {}),
-  ...(curves ? { curves } : {}),
-};
-if (options.json) {
-  mkdirSync(dirname(options.json), { recursive: true });
-  writeFileSync(options.json, JSON.stringify(report, null, 2) + "\n");
-}
+if (options.json) writeReport(options.json, { ...(start ? { start } : {}), ...(curves ? { curves } : {}) });
