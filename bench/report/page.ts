@@ -17,6 +17,8 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
 
 const peerOf = ({ peers }: Result): Result["peers"][string] | undefined => Object.values(peers)[0];
 
+const comparesModes = ({ results }: Results["files"][number]): boolean => new Set(results.map(({ mode }) => mode)).size > 1;
+
 /** The mode that a user gets by default; the main tables show it. */
 const mainMode = "reduce-overhead";
 
@@ -66,21 +68,20 @@ const taskList = (workloads: readonly Workload[], results: readonly Result[]): s
     .map(({ name, task }) => `- \`${name}\`: ${task}`)
     .join("\n");
 
-function modeTable(results: readonly Result[], modes: readonly string[]): string {
+/** Modes are compared within one run only. */
+function modeTable(files: Results["files"], modes: readonly string[]): string {
   const groups = new Map<string, Result[]>();
-  for (const result of results) {
+  for (const result of files.filter(comparesModes).flatMap(({ results }) => results)) {
     const key = `${result.workload}, ${result.threads} ${result.threads === 1 ? "thread" : "threads"}`;
     groups.set(key, [...(groups.get(key) ?? []), result]);
   }
-  const rows = [...groups]
-    .filter(([, group]) => new Set(group.map(({ mode }) => mode)).size > 1)
-    .map(([key, group]) => [
-      key,
-      ...modes.map((mode) => {
-        const one = group.find((result) => result.mode === mode);
-        return one ? `${milliseconds(one.medianMs)} (${milliseconds(best(one))})` : "";
-      }),
-    ]);
+  const rows = [...groups].map(([key, group]) => [
+    key,
+    ...modes.map((mode) => {
+      const one = group.find((result) => result.mode === mode);
+      return one ? `${milliseconds(one.medianMs)} (${milliseconds(best(one))})` : "";
+    }),
+  ]);
   return table(["workload", ...modes], rows);
 }
 
@@ -163,9 +164,11 @@ export function performancePage(
   modes: readonly string[],
 ): string {
   const [file] = current.files;
+  // Files that compare modes repeat workloads that others measure.
+  const results = current.files.filter((one) => !comparesModes(one)).flatMap((one) => one.results);
   const { machine, versions } = file as NonNullable<typeof file>;
   const allVersions = Object.assign({}, ...current.files.map((one) => one.versions)) as Record<string, string>;
-  const most = Math.max(...current.results.map(({ threads }) => threads));
+  const most = Math.max(...results.map(({ threads }) => threads));
   const limitRows = current.files.flatMap(({ limits }) => Object.entries(limits.threads));
   const peak = (threads: string, pick: "fmaGflops" | "streamGBs"): string =>
     Math.max(...limitRows.filter(([name]) => name === threads).map(([, limit]) => limit[pick])).toFixed(pick === "fmaGflops" ? 0 : 1);
@@ -190,20 +193,20 @@ softmax and draws are not counted, so 100% cannot be reached. **Peer** is onnxru
 
 Mode \`${mainMode}\`, the default.
 
-${workloadTable(current.results, workloads, most)}
+${workloadTable(results, workloads, most)}
 
-${taskList(workloads, current.results)}`,
+${taskList(workloads, results)}`,
     `## Modes
 
 Median (best) milliseconds. All modes give the same bits. Eager runs the same kernels, one op per call.
 
-${modeTable(current.results, modes)}`,
+${modeTable(current.files, modes)}`,
     `## Outside kernels
 
 "Outside kernels" is time inside the runs of compiled programs that no kernel spends: arguments in, the foreign call, answers out. Runs above about 50 Mflop leave the event loop free, and
 what the hand-over to the dispatcher thread and back costs then is stated for the workloads that can also run blocking. "All outside kernels" adds checks and layout in JavaScript.
 
-${overheadTable(current.results, most)}`,
+${overheadTable(results, most)}`,
     `## Compiling
 
 Both Toto 1.0 programs at full size (mean decode), in a fresh process: cold with an empty artifact cache, warm with a filled one. Weights are not counted.
@@ -216,7 +219,7 @@ ${pictureList(current.curves)}${candleText(current.curves)}`,
 
 The kernels that take most of the time, for every workload below its aim, with ${most} threads. A kernel's limit is that of its contractions alone; waits at a barrier count for the kernel behind it.
 
-${gaps(current.results, most)}`,
+${gaps(results, most)}`,
     ...(earlier
       ? [
           `## ${earlier.title}
