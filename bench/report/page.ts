@@ -75,6 +75,7 @@ function modeTable(files: Results["files"], modes: readonly string[]): string {
     const key = `${result.workload}, ${result.threads} ${result.threads === 1 ? "thread" : "threads"}`;
     groups.set(key, [...(groups.get(key) ?? []), result]);
   }
+  if (groups.size === 0) return "Not measured.";
   const rows = [...groups].map(([key, group]) => [
     key,
     ...modes.map((mode) => {
@@ -144,7 +145,7 @@ function startSection({ start }: Results): string {
 }
 
 const pictureList = (curves: readonly Curve[]): string =>
-  curves.map(({ name, title }) => `![${title}](performance/${name}.svg)`).join("\n\n");
+  curves.length === 0 ? "Not measured." : curves.map(({ name, title }) => `![${title}](performance/${name}.svg)`).join("\n\n");
 
 /** How far apart the first and the last quarter of the generated candles are. */
 function candleText(curves: readonly Curve[]): string {
@@ -188,7 +189,7 @@ carry what its neighbours did, so the share of the best run stands beside that o
 
 **Limit.** One pass through a network's weights can be no faster than its useful arithmetic at the measured fma peak, nor than reading its weights and cached keys and values once at
 the measured stream bandwidth; a run's limit is the sum over its passes ([bench/workload.ts](../bench/workload.ts)). Both figures are measured between the timed runs. Element-wise work, norms,
-softmax and draws are not counted, so 100% cannot be reached. **Peer** is onnxruntime-node on the same graph in the same run, taking turns; both must have computed the same numbers first.`,
+softmax and draws are not counted, so 100% cannot be reached. **Peer** is onnxruntime-node on the same graph in the same run, taking turns; both must have computed the same numbers first.${results.some((result) => peerOf(result)) ? "" : " No peer was measured for this page."}`,
     `## Workloads
 
 Mode \`${mainMode}\`, the default.
