@@ -9,7 +9,7 @@ import { attentionForm, attentionOperands } from "../ir/ops/attention.js";
 import { keyLanes, padded } from "../ir/ops/state.js";
 import { plainPointer } from "./address.js";
 import { literal } from "./c-scalar.js";
-import type { TargetIsa } from "./helpers.js";
+import { isaTable, type TargetIsa } from "./helpers.js";
 import type { KernelWriter } from "./writer.js";
 
 /** Queries that share one pass over a prefix. */
@@ -24,11 +24,34 @@ export interface AttentionShape {
   readonly isa: TargetIsa;
 }
 
-export const names = (shape: AttentionShape): { scores: string; weigh: string; normalise: string } => ({
+export const names = (shape: AttentionShape): { scores: string; weigh: string; store: string } => ({
   scores: `scores_${shape.width}`,
   weigh: `weigh_${shape.valueWidth}`,
-  normalise: "normalise",
+  store: `store_values_${shape.valueWidth}`,
 });
+
+/** The vectors that fill a register: their C type, the ending of their functions' names, and how many make sixteen lanes. */
+export function registers({ isa }: AttentionShape): {
+  readonly type: string;
+  readonly form: string;
+  readonly lanes: number;
+  readonly parts: number;
+} {
+  const { lanes } = isaTable[isa].tile;
+  return { type: `f32x${lanes}`, form: lanes === 16 ? "f32" : `f32x${lanes}`, lanes, parts: 16 / lanes };
+}
+
+/** Key blocks scored at once, for four queries and for one; vectors of sixteen values weighed at once for four queries. As many as registers can hold the sums of. */
+const together: Record<TargetIsa, { readonly joint: number; readonly single: number; readonly values: number }> = {
+  avx512: { joint: 4, single: 8, values: 4 },
+  avx2: { joint: 1, single: 4, values: 1 },
+  neon: { joint: 1, single: 2, values: 4 },
+  plain: { joint: 1, single: 2, values: 4 },
+};
+
+/** C text that takes the units in pairs from both ends, so that threads with equal ranges of them get early and late tokens alike, which see few and many keys. */
+export const balancedTurn = (groups: string, heads: number): string =>
+  `const int64_t at = unit / ${heads}, turn = at % 2 == 0 ? at / 2 : ${groups} - 1 - at / 2`;
 
 /**
  * Functions of one head size, one text each, so that kernels of a file can share them. What one query needs is called, not inlined: it occurs in many places, and
@@ -37,35 +60,43 @@ export const names = (shape: AttentionShape): { scores: string; weigh: string; n
 export function attentionFunctions(shape: AttentionShape): string[] {
   const { width } = shape;
   const stored = padded(shape.valueWidth);
-  const wide = shape.isa === "avx512" ? { joint: 4, single: 8 } : { joint: 1, single: 2 };
   const vectors = valueVectors(stored);
-  const { scores, weigh } = names(shape);
+  const { scores, weigh, store } = names(shape);
+  const { type, form, lanes, parts } = registers(shape);
+  const wide = together[shape.isa];
+  const step = Math.min(wide.values, vectors);
+  // A block of sixteen lanes is one register, or `parts` of them side by side.
+  const count = parts === 1 ? "blocks" : `blocks * ${parts}`;
+  const key =
+    parts === 1 ? `keys + ((b + j) * ${width} + d) * 16` : `keys + ((b + j / ${parts}) * ${width} + d) * 16 + j % ${parts} * ${lanes}`;
+  const whole = parts === 1 ? "const f32x16 whole = sum[i][j];" : `f32x16 whole;\n      memcpy(&whole, &sum[i][j * ${parts}], 64);`;
   return [
     `/* s[i][16 b + l] = scale * (q_i . key 16 b + l) for blocks b; lanes below dead or from visible_i on become -inf. Raises top[i]. */
 INLINE void ${scores}_tile(const int queries, const int blocks, const float *const *q, const float *keys, int64_t b, int64_t dead, const int64_t *visible, float scale, float *const *s, f32x16 *top) {
-  f32x16 sum[${queryGroup}][8];
+  ${type} sum[${queryGroup}][${8 * parts}];
 #pragma GCC unroll ${queryGroup}
   for (int i = 0; i < queries; i++)
-#pragma GCC unroll 8
-    for (int j = 0; j < blocks; j++) sum[i][j] = splat_f32(0);
+#pragma GCC unroll ${8 * parts}
+    for (int j = 0; j < ${count}; j++) sum[i][j] = splat_${form}(0);
   for (int64_t d = 0; d < ${width}; d++) {
-    f32x16 key[8];
-#pragma GCC unroll 8
-    for (int j = 0; j < blocks; j++) key[j] = load_f32(keys + ((b + j) * ${width} + d) * 16);
+    ${type} key[${8 * parts}];
+#pragma GCC unroll ${8 * parts}
+    for (int j = 0; j < ${count}; j++) key[j] = load_${form}(${key});
 #pragma GCC unroll ${queryGroup}
     for (int i = 0; i < queries; i++) {
-      const f32x16 x = splat_f32(q[i][d]);
-#pragma GCC unroll 8
-      for (int j = 0; j < blocks; j++) sum[i][j] = fma_f32(x, key[j], sum[i][j]);
+      const ${type} x = splat_${form}(q[i][d]);
+#pragma GCC unroll ${8 * parts}
+      for (int j = 0; j < ${count}; j++) sum[i][j] = fma_${form}(x, key[j], sum[i][j]);
     }
   }
 #pragma GCC unroll ${queryGroup}
   for (int i = 0; i < queries; i++)
 #pragma GCC unroll 8
     for (int j = 0; j < blocks; j++) {
+      ${whole}
       const i32x16 position = lane_index() + splat_i32((int32_t)((b + j) * 16));
       const i32x16 seen = less_i32(position, splat_i32((int32_t)visible[i])) & lessEqual_i32(splat_i32((int32_t)dead), position);
-      const f32x16 scaled = select_f32(seen, sum[i][j] * splat_f32(scale), splat_f32(-__builtin_inff()));
+      const f32x16 scaled = select_f32(seen, whole * splat_f32(scale), splat_f32(-__builtin_inff()));
       top[i] = select_f32(seen, larger_f32(top[i], scaled), top[i]);
       store_f32(s[i] + (b + j) * 16, scaled);
     }
@@ -99,34 +130,46 @@ OUTLINE void normalise(float *s, int64_t blocks, f32x16 top) {
 }
 `,
     `/* sum[i] += s[i][k] * value row k, for keys from .. to - 1 ascending. */
-INLINE void ${weigh}_any(const int queries, const float *const *s, const float *values, int64_t from, int64_t to, f32x16 sum[][${vectors}], int64_t column) {
-  f32x16 chain[${queryGroup}][${vectors}];
+INLINE void ${weigh}_any(const int queries, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
+  const int step = queries == 1 ? ${vectors * parts} : ${step * parts};
+#pragma GCC unroll 4
+  for (int first = 0; first < ${vectors * parts}; first += step) {
+    ${type} chain[${queryGroup}][${vectors * parts}];
 #pragma GCC unroll ${queryGroup}
-  for (int i = 0; i < queries; i++)
-#pragma GCC unroll 4
-    for (int v = 0; v < ${vectors}; v++) chain[i][v] = sum[i][v];
-  for (int64_t k = from; k < to; k++) {
-    f32x16 value[${vectors}];
-#pragma GCC unroll 4
-    for (int v = 0; v < ${vectors}; v++) value[v] = load_f32(values + k * ${stored} + column + 16 * v);
+    for (int i = 0; i < queries; i++)
+#pragma GCC unroll ${vectors * parts}
+      for (int v = 0; v < step; v++) chain[i][v] = sum[i][first + v];
+    for (int64_t k = from; k < to; k++) {
+      ${type} value[${vectors * parts}];
+#pragma GCC unroll ${vectors * parts}
+      for (int v = 0; v < step; v++) value[v] = load_${form}(values + k * ${stored} + column + ${lanes} * (first + v));
 #pragma GCC unroll ${queryGroup}
-    for (int i = 0; i < queries; i++) {
-      const f32x16 p = splat_f32(s[i][k]);
-#pragma GCC unroll 4
-      for (int v = 0; v < ${vectors}; v++) chain[i][v] = fma_f32(p, value[v], chain[i][v]);
+      for (int i = 0; i < queries; i++) {
+        const ${type} p = splat_${form}(s[i][k]);
+#pragma GCC unroll ${vectors * parts}
+        for (int v = 0; v < step; v++) chain[i][v] = fma_${form}(p, value[v], chain[i][v]);
+      }
     }
-  }
 #pragma GCC unroll ${queryGroup}
-  for (int i = 0; i < queries; i++)
-#pragma GCC unroll 4
-    for (int v = 0; v < ${vectors}; v++) sum[i][v] = chain[i][v];
+    for (int i = 0; i < queries; i++)
+#pragma GCC unroll ${vectors * parts}
+      for (int v = 0; v < step; v++) sum[i][first + v] = chain[i][v];
+  }
 }
-OUTLINE void ${weigh}_one(const float *const *s, const float *values, int64_t from, int64_t to, f32x16 sum[][${vectors}], int64_t column) {
+OUTLINE void ${weigh}_one(const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
   ${weigh}_any(1, s, values, from, to, sum, column);
 }
-INLINE void ${weigh}(const int queries, const float *const *s, const float *values, int64_t from, int64_t to, f32x16 sum[][${vectors}], int64_t column) {
+INLINE void ${weigh}(const int queries, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
   if (queries == 1) ${weigh}_one(s, values, from, to, sum, column);
   else ${weigh}_any(queries, s, values, from, to, sum, column);
+}
+/* Part of a value row, without its padding. */
+INLINE void ${store}(float *out, const ${type} *sum, int64_t column) {
+  for (int v = 0; v < ${vectors * parts}; v++) {
+    const int64_t left = ${shape.valueWidth} - column - ${lanes} * v;
+    if (left >= ${lanes}) store_${form}(out + column + ${lanes} * v, sum[v]);
+    else if (left > 0) memcpy(out + column + ${lanes} * v, &sum[v], (size_t)left * 4);
+  }
 }
 `,
   ];
@@ -191,7 +234,8 @@ export class AttentionEmitter {
     const slots = this.#shared ? addDims(this.#slots(0), this.#slots(2)) : this.#slots(0);
     const area = writer.scratch(multiplyDims(slots, queryGroup));
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
-      writer.line(`const int64_t first = unit / ${heads} * ${queryGroup}, head = unit % ${heads}, keyHead = ${this.#keyHead()};`);
+      writer.line(`${balancedTurn(`(${tokens} + ${queryGroup - 1}) / ${queryGroup}`, heads)};`);
+      writer.line(`const int64_t first = turn * ${queryGroup}, head = unit % ${heads}, keyHead = ${this.#keyHead()};`);
       writer.line(`const int64_t count = ${tokens} - first < ${queryGroup} ? ${tokens} - first : ${queryGroup};`);
       writer.line(`const float *q[${queryGroup}];`);
       writer.line(`float *s[${queryGroup}];`);
@@ -289,9 +333,10 @@ interface CacheNames {
 
 /** One or four queries over a common segment and then each over its own keys. */
 function attendFunction(shape: AttentionShape): string {
-  const { scores, weigh } = names(shape);
+  const { scores, weigh, store } = names(shape);
   const stored = padded(shape.valueWidth);
   const vectors = valueVectors(stored);
+  const { type, form, parts } = registers(shape);
   return `/* Common keys 0 .. shared[i] - 1, then (when length is given) own keys shared[i] .. length[i] - 1, whose slot 0 is shared[i] rounded down to 16. */
 INLINE void attend_${shape.width}_${shape.valueWidth}(const int queries, const float *const *q, float *const *s, const int64_t *shared, const float *keys, const float *values, float scale,
     const float *ownKeys, const float *ownValues, int64_t ownKeyRow, int64_t ownValueRow, const int64_t *row, const int64_t *length, float *out, int64_t outStride) {
@@ -316,8 +361,8 @@ INLINE void attend_${shape.width}_${shape.valueWidth}(const int queries, const f
     normalise(s[i], blocks + ownBlocks[i], top[i]);
   }
   for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
-    f32x16 sum[${queryGroup}][${vectors}];
-    for (int i = 0; i < queries; i++) for (int v = 0; v < ${vectors}; v++) sum[i][v] = splat_f32(0);
+    ${type} sum[${queryGroup}][${vectors * parts}];
+    for (int i = 0; i < queries; i++) for (int v = 0; v < ${vectors * parts}; v++) sum[i][v] = splat_${form}(0);
     ${weigh}(queries, (const float *const *)s, values, 0, shortest, sum, column);
     for (int i = 0; i < queries; i++) {
       const float *one = s[i];
@@ -326,11 +371,7 @@ INLINE void attend_${shape.width}_${shape.valueWidth}(const int queries, const f
         one = s[i] + blocks * 16;
         ${weigh}(1, &one, ownValues + row[i] * ownValueRow, shared[i] - base[i], length[i] - base[i], sum + i, column);
       }
-      for (int v = 0; v < ${vectors}; v++) {
-        const int64_t left = ${shape.valueWidth} - column - 16 * v;
-        if (left >= 16) store_f32(out + i * outStride + column + 16 * v, sum[i][v]);
-        else if (left > 0) store_part_f32(out + i * outStride + column + 16 * v, sum[i][v], left);
-      }
+      ${store}(out + i * outStride, sum[i], column);
     }
   }
 }

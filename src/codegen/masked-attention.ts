@@ -7,7 +7,7 @@ import type { Node, StateDeclaration } from "../ir/graph.js";
 import type { Units } from "../ir/kernel.js";
 import { keyLanes, padded } from "../ir/ops/state.js";
 import { plainPointer } from "./address.js";
-import { attentionFunctions, names, queryGroup, valueVectors, type AttentionShape } from "./attention.js";
+import { attentionFunctions, balancedTurn, names, queryGroup, registers, valueVectors, type AttentionShape } from "./attention.js";
 import { literal } from "./c-scalar.js";
 import type { TargetIsa } from "./helpers.js";
 import type { KernelWriter } from "./writer.js";
@@ -25,9 +25,10 @@ INLINE f32x16 hide(float *s, int64_t blocks, const int32_t *groups, int32_t grou
 `;
 
 function attendFunction(shape: AttentionShape): string {
-  const { scores, weigh } = names(shape);
+  const { scores, weigh, store } = names(shape);
   const stored = padded(shape.valueWidth);
   const vectors = valueVectors(stored);
+  const { type, form, parts } = registers(shape);
   return `/* Query i sees those of keys 0 .. visible[i] - 1 whose group is its own; all queries have one group. */
 INLINE void attend_masked_${shape.width}_${shape.valueWidth}(const int queries, const float *const *q, float *const *s, const int64_t *visible, const float *keys, const float *values,
     const int32_t *groups, int32_t group, float scale, float *out, int64_t outStride) {
@@ -42,8 +43,8 @@ INLINE void attend_masked_${shape.width}_${shape.valueWidth}(const int queries, 
   ${scores}(queries, q, keys, blocks, 0, visible, scale, s, top);
   for (int i = 0; i < queries; i++) normalise(s[i], blocks, hide(s[i], blocks, groups, group));
   for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
-    f32x16 sum[${queryGroup}][${vectors}];
-    for (int i = 0; i < queries; i++) for (int v = 0; v < ${vectors}; v++) sum[i][v] = splat_f32(0);
+    ${type} sum[${queryGroup}][${vectors * parts}];
+    for (int i = 0; i < queries; i++) for (int v = 0; v < ${vectors * parts}; v++) sum[i][v] = splat_${form}(0);
     for (int64_t from = 0, to; from < longest; from = to) {
       for (to = from + 1; to < longest && groups[to] == groups[from]; to++) {}
       if (groups[from] != group) continue;
@@ -55,13 +56,7 @@ INLINE void attend_masked_${shape.width}_${shape.valueWidth}(const int queries, 
         if (first < last) ${weigh}(1, &one, values, first, last, sum + i, column);
       }
     }
-    for (int i = 0; i < queries; i++) {
-      for (int v = 0; v < ${vectors}; v++) {
-        const int64_t left = ${shape.valueWidth} - column - 16 * v;
-        if (left >= 16) store_f32(out + i * outStride + column + 16 * v, sum[i][v]);
-        else if (left > 0) store_part_f32(out + i * outStride + column + 16 * v, sum[i][v], left);
-      }
-    }
+    for (int i = 0; i < queries; i++) ${store}(out + i * outStride, sum[i], column);
   }
 }
 `;
@@ -113,7 +108,8 @@ export class MaskedAttentionEmitter {
     const call = (queries: number): string =>
       `attend_masked_${width}_${valueWidth}(${queries}, q + i, s + i, visible + i, ${keyLine}, ${valueLine}, ${groupLine}, own[i], ${literal("f32", node.attributes["scale"] as number)}, ${out} + ((first + i) * ${heads} + head) * ${valueWidth}, ${heads * valueWidth});`;
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
-      writer.line(`const int64_t first = unit / ${heads} * ${queryGroup}, head = unit % ${heads}, keyHead = ${shareKeys};`);
+      writer.line(`${balancedTurn(`(${tokens} + ${queryGroup - 1}) / ${queryGroup}`, heads)};`);
+      writer.line(`const int64_t first = turn * ${queryGroup}, head = unit % ${heads}, keyHead = ${shareKeys};`);
       writer.line(`const int64_t count = ${tokens} - first < ${queryGroup} ? ${tokens} - first : ${queryGroup};`);
       writer.line(`const float *q[${queryGroup}];`);
       writer.line(`float *s[${queryGroup}];`);

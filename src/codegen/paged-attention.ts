@@ -8,7 +8,7 @@ import type { Units } from "../ir/kernel.js";
 import { attentionOperands } from "../ir/ops/attention.js";
 import { keyLanes, padded } from "../ir/ops/state.js";
 import { plainPointer } from "./address.js";
-import { attentionFunctions, names, valueVectors, type AttentionShape } from "./attention.js";
+import { attentionFunctions, balancedTurn, names, registers, valueVectors, type AttentionShape } from "./attention.js";
 import { literal } from "./c-scalar.js";
 import type { TargetIsa } from "./helpers.js";
 import type { KernelWriter } from "./writer.js";
@@ -24,9 +24,10 @@ INLINE int64_t page_place(const struct pages *pages, int64_t b) { return clamp_i
 
 /** Functions of one head size, one text each: one query over pages of a common segment and then over pages of its own. */
 function pagedFunctions(shape: AttentionShape): string[] {
-  const { scores, weigh } = names(shape);
+  const { scores, weigh, store } = names(shape);
   const stored = padded(shape.valueWidth);
   const vectors = valueVectors(stored);
+  const { type, form, parts } = registers(shape);
   const { width, valueWidth } = shape;
   return [
     pagesText,
@@ -42,7 +43,7 @@ INLINE int64_t ${scores}_paged(const float *q, const struct pages *pages, int64_
 }
 `,
     `/* sum += s[k] * value row k, for keys from .. to - 1 ascending. */
-INLINE void ${weigh}_paged(const float *s, const struct pages *pages, int64_t from, int64_t to, f32x16 sum[][${vectors}], int64_t column) {
+INLINE void ${weigh}_paged(const float *s, const struct pages *pages, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
   for (int64_t b = from / 16; 16 * b < to; b++) {
     const float *const weights = s + 16 * b;
     const int64_t first = from > 16 * b ? from - 16 * b : 0, last = to < 16 * b + 16 ? to - 16 * b : 16;
@@ -59,15 +60,11 @@ INLINE void attend_paged_${width}_${valueWidth}(const float *q, float *s, int64_
   const int64_t ownBlocks = length > shared ? ${scores}_paged(q, own, shared - base, length - base, scale, rest, &top) : 0;
   normalise(s, blocks + ownBlocks, top);
   for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
-    f32x16 sum[1][${vectors}];
-    for (int v = 0; v < ${vectors}; v++) sum[0][v] = splat_f32(0);
+    ${type} sum[1][${vectors * parts}];
+    for (int v = 0; v < ${vectors * parts}; v++) sum[0][v] = splat_${form}(0);
     ${weigh}_paged(s, common, 0, shared, sum, column);
     if (ownBlocks > 0) ${weigh}_paged(rest, own, shared - base, length - base, sum, column);
-    for (int v = 0; v < ${vectors}; v++) {
-      const int64_t left = ${valueWidth} - column - 16 * v;
-      if (left >= 16) store_f32(out + column + 16 * v, sum[0][v]);
-      else if (left > 0) store_part_f32(out + column + 16 * v, sum[0][v], left);
-    }
+    ${store}(out, sum[0], column);
   }
 }
 `,
@@ -116,7 +113,8 @@ export class PagedAttentionEmitter {
     const scale = literal("f32", node.attributes["scale"] as number);
     const prefix = prefixTable ? this.#segment(2, prefixTable, prefixRow, "prefix") : own;
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
-      writer.line(`const int64_t token = unit / ${heads}, head = unit % ${heads}, keyHead = ${group === 1 ? "head" : `head / ${group}`};`);
+      writer.line(`${balancedTurn(writer.number(node.shape[0] as Dim), heads)};`);
+      writer.line(`const int64_t token = turn, head = unit % ${heads}, keyHead = ${group === 1 ? "head" : `head / ${group}`};`);
       writer.line(`const struct pages common = ${prefix.text}, own = ${own.text};`);
       if (shared) {
         writer.line(`int64_t shared = clamp_index(${prefixLength}[token], ${prefix.lengths});`);
