@@ -167,7 +167,6 @@ describe("mistakes: exit code 2, one sentence, nothing on stdout, nothing writte
     ["unknown device", ["plant.csv", "--device", "gpu"], /unknown device "gpu": expected auto, native, reference/],
     ["device to come", ["plant.csv", "--device", "wasm"], /"wasm" is not available/],
     ["unknown mode", ["plant.csv", "--mode", "fast"], /unknown mode "fast"/],
-    ["mode to come", ["plant.csv", "--mode", "max-autotune"], /not available/],
     [
       "unknown cache",
       ["plant.csv", "--kv-cache", "rolling"],

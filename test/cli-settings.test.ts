@@ -80,7 +80,10 @@ test("Kronos rows apply to Kronos models, Toto rows to the others", () => {
 test("unknown words are errors that name their source", () => {
   expect(() => mode({ environment: { TORCH_COMPILE_MODE: "fastest" } })).toThrow(/TORCH_COMPILE_MODE: unknown mode "fastest"/);
   expect(() => mode({ environment: { TOTO_COMPILE_BACKEND: "onnx" } })).toThrow(/TOTO_COMPILE_BACKEND: unknown backend "onnx"/);
-  expect(() => mode({ flags: { mode: "max-autotune" } })).toThrow(/--mode.*not available/);
+  expect(mode({ flags: { mode: "max-autotune" } })).toEqual(["max-autotune", "--mode"]);
+  expect(() => resolveSettings({ environment: {}, flags: { device: "wasm" } })).toThrow(/--device.*not available/);
+  expect(() => resolveSettings({ environment: { TEMPOGRAPH_AUTOTUNE_SECONDS: "soon" } })).toThrow(/TEMPOGRAPH_AUTOTUNE_SECONDS/);
+  expect(resolveSettings({ environment: { TEMPOGRAPH_AUTOTUNE_SECONDS: "2.5" } }).values.autotuneSeconds).toBe(2.5);
   expect(() => resolveSettings({ environment: { TEMPOGRAPH_THREADS: "two" } })).toThrow(/TEMPOGRAPH_THREADS/);
 });
 

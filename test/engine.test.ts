@@ -48,7 +48,7 @@ describe("a gated block", () => {
       const x = Tensor.from(noise(rows * depth, 9), [size("rows", rows), depth]);
       const results = new Map<string, Float32Array>();
       for (const device of devices) {
-        for (const mode of ["eager", "default", "reduce-overhead"] as const) {
+        for (const mode of ["eager", "default", "reduce-overhead", "max-autotune"] as const) {
           const step = compile(block(device, depth, hidden), { device, mode, dynamic: { rows: [1, 128] }, name: "block" });
           results.set(`${device.name} ${mode}`, step(x).data() as Float32Array);
         }
@@ -56,6 +56,7 @@ describe("a gated block", () => {
       const native = results.get("native eager") as Float32Array;
       expect(results.get("native default")).toEqual(native);
       expect(results.get("native reduce-overhead")).toEqual(native);
+      expect(results.get("native max-autotune")).toEqual(native);
       const reference = results.get("reference eager") as Float32Array;
       native.forEach((value, index) => expect(Math.abs(value - (reference[index] as number))).toBeLessThan(1e-5));
       expect(native.some((value) => value !== 0)).toBe(true);

@@ -30,7 +30,9 @@ export function runCacheList(flags: CacheFlags, context: CliContext): number {
     return 0;
   }
   const shown = flags.all ? entries : entries.slice(0, SHOWN);
-  context.writeOut(`${folder}: ${entries.length} kernels, ${bytes(total)}\n`);
+  const schedules = entries.filter(({ files }) => files.every((file) => file.endsWith(".json"))).length;
+  const kernels = `${entries.length - schedules} kernels${schedules === 0 ? "" : `, ${schedules} chosen schedules`}`;
+  context.writeOut(`${folder}: ${kernels}, ${bytes(total)}\n`);
   if (shown.length === 0) return 0;
   const table = renderTable(
     [{ title: "kernel" }, { title: "size", align: "right" }, { title: "last used" }],

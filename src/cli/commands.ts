@@ -237,7 +237,7 @@ function compileCommand(command: Command, context: CliContext, finish: Finish): 
     .description("compile a model ahead of time into a bundle that runs without a compiler")
     .argument("<model>", "bundled:NAME or a folder")
     .option("--out <folder>", "new folder of the bundle");
-  settingOptions(command, ["horizon", "context", "mode", "kvCache"]);
+  settingOptions(command, ["horizon", "context", "samples", "mode", "kvCache"]);
   command
     .option("--variates <counts>", "numbers of variates to compile for, with commas between (default: 1)")
     .option("--with-weights", "copy the weights into the bundle instead of naming their folder")

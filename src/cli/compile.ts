@@ -71,7 +71,8 @@ async function warm(
   if (forecaster.takes === "candles" && variates > 1)
     throw new InputError("bundle-variates", "--variates is for models of series; candles have their columns");
   const series = variates === 1 ? one : { id: "example", values: Array.from({ length: variates }, () => one.values as number[]) };
-  const asked = forecaster.quantileLevels ? [undefined] : [2, 0];
+  // Mode max-autotune chooses schedules for the sizes it meets, so the number of samples that will be asked for is worth saying.
+  const asked = forecaster.quantileLevels ? [undefined] : [values.samples || 2, 0];
   for (const samples of asked)
     await forecaster.predict(series, {
       horizon: values.horizon ?? 192,

@@ -21,7 +21,9 @@ export const FORMATS = ["table", "json", "csv", "chart", "parquet"] as const;
 
 /** Flags as commander hands them over: text, or true; names in camelCase. */
 export interface ForecastFlags
-  extends ModelFlags, Partial<Record<Exclude<SettingName, "cacheDir" | "cacheSize" | "logs" | "dump" | "check" | "debug">, string>> {
+  extends
+    ModelFlags,
+    Partial<Record<Exclude<SettingName, "autotuneSeconds" | "cacheDir" | "cacheSize" | "logs" | "dump" | "check" | "debug">, string>> {
   time?: string;
   target?: string;
   id?: string;

@@ -154,6 +154,7 @@ const PROGRAM_COLUMNS = [
   "trace",
   "lower",
   "build",
+  "search",
 ];
 
 function programTable(programs: readonly Program[]): string {
@@ -176,6 +177,7 @@ function programTable(programs: readonly Program[]): string {
       duration(milliseconds.trace),
       duration(milliseconds.lower),
       duration(milliseconds.build),
+      duration(milliseconds.search),
     ];
   });
   return renderTable(
@@ -190,11 +192,32 @@ function programLines(program: Program): string[] {
   ];
   for (const [guard, count] of Object.entries(program.recompilesByGuard)) lines.push(`  recompiled ${count}x by ${guard}`);
   for (const [location, count] of Object.entries(program.breaksByLocation)) lines.push(`  broken ${count}x at ${location}`);
+  for (const schedule of program.specializations.flatMap((one) => one.schedules)) lines.push(...scheduleLines(schedule));
   const sources = [...program.specializations, program.brokenSegments].flatMap((one) => one.sources);
   const paths = new Set(sources.flatMap(({ path }) => (path === undefined ? [] : [path])));
   for (const path of paths) lines.push(`  source ${path}`);
   if (program.profile) lines.push(profileTable(labelShares(program.profile)));
   return lines;
+}
+
+type Schedule = Program["specializations"][number]["schedules"][number];
+
+/** Where a class of sizes has its schedules from, and each kernel that does not have the usual one. */
+function scheduleLines({ shape, source, reason, candidates, seconds, kernels }: Schedule): string[] {
+  const changed = kernels.filter(({ schedule }) => schedule !== "usual");
+  const from = {
+    search: `searched now: ${candidates} candidates in ${duration(1000 * seconds)}`,
+    cache: "from the artifact cache, no search",
+    bundle: "from the bundle",
+    usual: `usual, because ${reason ?? "nothing better is known"}`,
+  }[source];
+  return [
+    `  schedules for ${shape}: ${from}; ${changed.length} of ${kernels.length} kernels changed`,
+    ...changed.map(
+      ({ kernel, launches, schedule, gain }) =>
+        `    ${kernel} (${launches} ${launches === 1 ? "launch" : "launches"}): ${schedule}${gain === undefined ? "" : `, ${(100 * gain).toFixed(1)}% less time`}`,
+    ),
+  ];
 }
 
 function profileTable(labels: readonly LabelShare[]): string {

@@ -41,7 +41,11 @@ const context: CliContext = {
   },
   errorTerminal: process.stderr.isTTY === true,
   signal: interrupt.signal,
-  load: (reference, options) => Forecaster.load(reference, options),
+  load: async (reference, options) => {
+    const forecaster = await Forecaster.load(reference, options);
+    if (options.mode === "max-autotune") (await import("./search-progress.js")).showSearches(context);
+    return forecaster;
+  },
 };
 
 process.exitCode = await runProgram(process.argv.slice(2), context);

@@ -348,9 +348,11 @@ export class ContractionEmitter {
     const { writer } = this;
     const { tileRows, tileColumns, chunkDepth } = this.schedule;
     const { lanes } = isaTable[this.isa].tile;
-    const wide = Array.from({ length: tileRows }, (_, index) => tileRows - index).find(
-      (rows) => columnsOf(rows, tileOf(this.schedule), lanes) === panelColumns,
-    ) as number;
+    // A tile too small for a whole line goes by its own height.
+    const wide =
+      Array.from({ length: tileRows }, (_, index) => tileRows - index).find(
+        (rows) => columnsOf(rows, tileOf(this.schedule), lanes) === panelColumns,
+      ) ?? tileRows;
     const linesPerTile = Math.ceil(chunkDepth / aheadEvery) * (panelColumns / tileColumns);
     weights.forEach((weight, index) => {
       const area = (this.#sums[index] ??= writer.scratch(this.schedule.blockRows * panelColumns));

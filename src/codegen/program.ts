@@ -95,14 +95,14 @@ class ProgramBuilder {
   readonly #schedules: ReadonlyMap<Kernel, KernelSchedule>;
 
   constructor(
-    { graph, kernels, schedules }: KernelGraph,
+    { graph, kernels, schedules, stored }: KernelGraph,
     private readonly isa: TargetIsa,
     texts?: Map<string, KernelText>,
   ) {
     this.#graph = graph;
     this.#schedules = schedules ?? noSchedules;
     this.#texts = texts ?? new Map();
-    this.#stored = new Set(kernels.flatMap(kernelNodes));
+    this.#stored = stored ?? new Set(kernels.flatMap(kernelNodes));
     for (const kernel of kernels) this.#add(kernel);
   }
 
@@ -210,6 +210,8 @@ export interface KernelGraph {
   readonly kernels: readonly Kernel[];
   /** Schedules of kernels that are not to have the usual one. */
   readonly schedules?: ReadonlyMap<Kernel, KernelSchedule>;
+  /** Nodes that some kernel stores, when the kernels here are but a part of them. */
+  readonly stored?: ReadonlySet<Node>;
 }
 
 /** The Program of a graph's kernels, one C file for each. Every output must be stored contiguously: a view output needs a copy before. */

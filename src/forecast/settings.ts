@@ -23,6 +23,7 @@ export interface SettingValues {
   samples: number | undefined;
   quantiles: readonly number[];
   seed: number;
+  autotuneSeconds: number | undefined;
   cacheDir: string | undefined;
   cacheSize: string | undefined;
   logs: string | undefined;
@@ -50,7 +51,7 @@ export interface Setting<Name extends SettingName = SettingName> {
 const DEVICES = { names: ["auto", "native", "wasm", "reference"], built: ["auto", "native", "reference"] } as const;
 const MODES = {
   names: ["eager", "default", "reduce-overhead", "max-autotune"],
-  built: ["eager", "default", "reduce-overhead"],
+  built: ["eager", "default", "reduce-overhead", "max-autotune"],
 } as const;
 const KV_CACHES = {
   names: ["none", "growing", "functional", "static", "dynamic", "host", "paged"],
@@ -145,6 +146,14 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Name> } = {
     defaultValue: 0,
     parse: (text, source) => wholeNumber(text, source, "seed", 0),
   },
+  autotuneSeconds: {
+    name: "autotuneSeconds",
+    environment: "TEMPOGRAPH_AUTOTUNE_SECONDS",
+    meaning: "mode max-autotune: seconds a compiled function may search for schedules; 0 = use stored ones only",
+    defaultValue: undefined,
+    defaultText: "10",
+    parse: readSeconds,
+  },
   cacheDir: {
     name: "cacheDir",
     environment: "TEMPOGRAPH_CACHE_DIR",
@@ -224,6 +233,12 @@ function wholeNumber(text: string, source: string, what: string, minimum: number
   if (Number.isSafeInteger(value) && value >= minimum && value <= maximum) return value;
   const range = maximum === Number.MAX_SAFE_INTEGER ? `${minimum} or more` : `from ${minimum} to ${maximum}`;
   throw new InputError(`bad-${what}`, `${source}: ${what} "${text}" is not usable: expected a whole number, ${range}`);
+}
+
+function readSeconds(text: string, source: string): number {
+  const value = text.trim() === "" ? Number.NaN : Number(text);
+  if (Number.isFinite(value) && value >= 0 && value <= 86400) return value;
+  throw new InputError("bad-seconds", `${source}: "${text}" is not usable: expected seconds, from 0 to 86400`);
 }
 
 function quantileList(text: string, source: string): number[] {

@@ -115,7 +115,17 @@ export interface Executable {
   run(request: RunRequest): Promise<RunResult>;
   /** Runs once with the profiler on: time per launch, in launch order. */
   profile(request: RunRequest): KernelProfile[];
+  /** The same off the event loop; answers no results. Absent on devices that do not run kernels one after another. */
+  measure?(request: RunRequest): Promise<KernelProfile[]>;
   dispose(): void;
+}
+
+/** Short texts that outlive the process, each under a name and a key: chosen schedules. A damaged one is as good as none. */
+export interface DeviceRecords {
+  /** The text that was added last; undefined when there is none, or it is not whole. */
+  find(name: string, key: string): string | undefined;
+  /** Never fails: a text that cannot be kept only costs making it again. Answers whether it was kept. */
+  add(name: string, key: string, text: string): boolean;
 }
 
 /** Where programs run: allocates buffers, loads compiled graphs, runs them. Made by `openDevice`. */
@@ -130,6 +140,10 @@ export interface Device {
   readonly allocatedBytes: number;
   /** Kernels built by a compiler, and taken from the artifact cache, since the device was opened. */
   readonly builds: { readonly compiled: number; readonly cacheHits: number; readonly milliseconds: number };
+  /** What timings on this device depend on, in words: processor, instruction set, threads. Absent where kernels have no schedules. */
+  readonly machine?: string;
+  /** Absent where nothing is kept. */
+  readonly records?: DeviceRecords;
   /** Text of a program made ahead of time, by its key; undefined when there is none, or none were given. */
   programAhead?(key: string): string | undefined;
   /** Writes programs and their built libraries as a bundle to a new folder. Only on devices that build libraries. */

@@ -5,10 +5,11 @@ import type { Program } from "../ir/kernel.js";
 import { printProgramJson } from "../ir/serialise.js";
 import type { BundledProgram } from "../runtime/device.js";
 
-/** Equal keys mean equal programs: the traced graph, whether it is fused, and what it is rendered for. */
-export function programKey(traced: Graph, fused: boolean, target: string): string {
+/** Equal keys mean equal programs: the traced graph, whether it is fused, what it is rendered for, and the class of sizes whose schedules it has, if any. */
+export function programKey(traced: Graph, fused: boolean, target: string, shapeClass = ""): string {
+  const kind = `${fused ? "fused" : "eager"} ${target}${shapeClass === "" ? "" : ` scheduled for ${shapeClass}`}`;
   return createHash("sha256")
-    .update(`tempograph-program-1 ${fused ? "fused" : "eager"} ${target}\n${printGraph(traced)}`)
+    .update(`tempograph-program-1 ${kind}\n${printGraph(traced)}`)
     .digest("hex")
     .slice(0, 40);
 }

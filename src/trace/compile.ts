@@ -18,9 +18,10 @@ import {
   type GuardField,
   type Leaf,
 } from "./arguments.js";
+import { AutotuneExecutable, hasSchedules, lowerUsual, type UsualGraph } from "./autotune/executable.js";
 import { emitEvent } from "./events.js";
 import { lowerGraph, type Mode } from "./lower.js";
-import { CompileCounters, sumOf, type CompileReport, type SpecializationReport } from "./report.js";
+import { CompileCounters, sumOf, type CompileReport, type ScheduleReport, type SpecializationReport } from "./report.js";
 import { inOrder, refuseWhileRunning } from "./run-order.js";
 import { collectOutputs, restoreOutputs, type Structure } from "./outputs.js";
 import { Specializations, type Call, type Replayable, type Service, type Specialization } from "./specialization.js";
@@ -111,7 +112,9 @@ export class CompiledCore {
     }
     const states = this.#statesOfCall(call, specialization.replayable);
     refuseWhileRunning(this.name, states);
-    return this.#answer(specialization, executable.runSync(this.#request(call, specialization, states)), call);
+    const request = this.#request(call, specialization, states);
+    if (executable instanceof AutotuneExecutable) this.#timedSync("search", () => executable.readySync(request));
+    return this.#answer(specialization, executable.runSync(request), call);
   }
 
   async call(args: readonly unknown[], signal?: AbortSignal): Promise<unknown> {
@@ -121,10 +124,12 @@ export class CompiledCore {
     const specialization = await this.#specializationFor(call, true);
     if (!specialization.replayable) return this.#runBroken(call, specialization);
     const { executable } = specialization.replayable;
+    const states = this.#statesOfCall(call, specialization.replayable);
+    const request = this.#request(call, specialization, states);
     this.#running.set(executable, (this.#running.get(executable) ?? 0) + 1);
     try {
-      const states = this.#statesOfCall(call, specialization.replayable);
-      const results = await inOrder(states, () => executable.run(this.#request(call, specialization, states)));
+      if (executable instanceof AutotuneExecutable) await this.#timed("search", () => executable.ready(request));
+      const results = await inOrder(states, () => executable.run(request));
       return this.#answer(specialization, results, call);
     } finally {
       const left = (this.#running.get(executable) ?? 1) - 1;
@@ -137,7 +142,11 @@ export class CompiledCore {
   async prepare(args: readonly unknown[]): Promise<void> {
     const call = this.#open(args, undefined, true);
     this.counters.calls--;
-    await this.#specializationFor(call, false);
+    const { replayable } = await this.#specializationFor(call, false);
+    if (!(replayable?.executable instanceof AutotuneExecutable)) return;
+    const { executable } = replayable;
+    const request = this.#requestOf(call, replayable, "one-call", this.#statesOfCall(call, replayable));
+    await this.#timed("search", () => executable.ready(request));
   }
 
   /** The function's ops as part of a trace that is under way. A number is a constant there, as it is for any code being traced. */
@@ -170,7 +179,8 @@ export class CompiledCore {
       const bytes = (kind: string): number =>
         states.reduce((total, { declaration, buffer }) => total + (declaration.kind === kind ? buffer.bytes : 0), 0);
       const nodes = replayable?.segment.graph.nodes.length ?? 0;
-      return { key, segments, ...sum, nodes, constantBytes: bytes("constant"), mutableBytes: bytes("mutable") };
+      const schedules = executables.flatMap((executable) => this.#schedulesOf(executable));
+      return { key, segments, ...sum, nodes, constantBytes: bytes("constant"), mutableBytes: bytes("mutable"), schedules };
     });
     const every = new Set([
       ...this.#specializations.all.flatMap((specialization) => specialization.executables),
@@ -195,6 +205,13 @@ export class CompiledCore {
       specializations,
       brokenSegments: sumOf([...this.#segments.values()]),
     };
+  }
+
+  #schedulesOf(executable: Executable): readonly ScheduleReport[] {
+    if (executable instanceof AutotuneExecutable) return executable.schedules;
+    if (this.mode !== "max-autotune" || hasSchedules(this.options.device)) return [];
+    const reason = `the ${this.options.device.name} device interprets the graph; it has no kernels to schedule`;
+    return [{ shape: "any", source: "usual", reason, seconds: 0, candidates: 0, kernels: [] }];
   }
 
   dispose(): void {
@@ -282,21 +299,38 @@ export class CompiledCore {
 
   async #compile(call: Call, service: Service, run: boolean): Promise<Specialization> {
     const traced = this.#trace(call, service.mode, run);
-    const lowered = traced.broken ? undefined : this.#lower(traced.segment, service.mode);
-    const executable = lowered && (await this.#timed("build", () => this.options.device.load(lowered)));
+    const executable = traced.broken ? undefined : await this.#load(traced.segment, service.mode);
     return this.#specialization(call, service, traced, executable);
   }
 
   #compileSync(call: Call, service: Service): Specialization {
     const traced = this.#trace(call, service.mode, true);
-    const lowered = traced.broken ? undefined : this.#lower(traced.segment, service.mode);
-    const start = performance.now();
-    const executable = lowered && this.options.device.loadSync(lowered);
-    this.counters.milliseconds.build += performance.now() - start;
+    const executable = traced.broken ? undefined : this.#loadSync(traced.segment, service.mode);
     return this.#remember(this.#specialization(call, service, traced, executable));
   }
 
-  async #timed<T>(stage: "build", body: () => Promise<T>): Promise<T> {
+  /** A whole graph in mode max-autotune searches its schedules; the pieces of a broken one have the usual ones. */
+  #load(segment: Segment, mode: Mode): Promise<Executable> {
+    const { device } = this.options;
+    if (mode === "max-autotune" && hasSchedules(device)) {
+      const usual = this.#lowerUsual(segment);
+      return this.#timed("build", () => AutotuneExecutable.load(segment.graph, device, usual));
+    }
+    const lowered = this.#lower(segment, mode);
+    return this.#timed("build", () => device.load(lowered));
+  }
+
+  #loadSync(segment: Segment, mode: Mode): Executable {
+    const { device } = this.options;
+    if (mode === "max-autotune" && hasSchedules(device)) {
+      const usual = this.#lowerUsual(segment);
+      return this.#timedSync("build", () => AutotuneExecutable.loadSync(segment.graph, device, usual));
+    }
+    const lowered = this.#lower(segment, mode);
+    return this.#timedSync("build", () => device.loadSync(lowered));
+  }
+
+  async #timed<T>(stage: "build" | "search", body: () => Promise<T>): Promise<T> {
     const start = performance.now();
     try {
       return await body();
@@ -305,13 +339,21 @@ export class CompiledCore {
     }
   }
 
-  #lower(segment: Segment, mode: Mode): ReturnType<typeof lowerGraph> {
+  #timedSync<T>(stage: "lower" | "build" | "search", body: () => T): T {
     const start = performance.now();
     try {
-      return lowerGraph(segment.graph, this.options.device, mode);
+      return body();
     } finally {
-      this.counters.milliseconds.lower += performance.now() - start;
+      this.counters.milliseconds[stage] += performance.now() - start;
     }
+  }
+
+  #lower(segment: Segment, mode: Mode): ReturnType<typeof lowerGraph> {
+    return this.#timedSync("lower", () => lowerGraph(segment.graph, this.options.device, mode));
+  }
+
+  #lowerUsual(segment: Segment): UsualGraph {
+    return this.#timedSync("lower", () => lowerUsual(segment.graph, this.options.device));
   }
 
   #specialization(call: Call, { mode, origin }: Service, traced: TraceOutcome, executable: Executable | undefined): Specialization {
@@ -423,6 +465,10 @@ export class CompiledCore {
     const replayable = specialization.replayable as Replayable;
     const replay = replayOf(specialization.mode);
     if (replay === "one-call") this.counters.capturedCalls++;
+    return this.#requestOf(call, replayable, replay, states);
+  }
+
+  #requestOf(call: Call, replayable: Replayable, replay: Replay, states: readonly State[]): Parameters<Executable["run"]>[0] {
     return {
       inputs: this.#inputs(call, replayable.segment),
       states: buffersOf(states),

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { buildProgram, buildProgramsTogether, kernelName, type KernelGraph, kernelNodes, printProgram } from "../codegen/program.js";
 import { printGraph, type Graph } from "../ir/graph.js";
 import type { Kernel, Program } from "../ir/kernel.js";
+import type { KernelSchedule } from "../ir/schedule.js";
 import { readProgramJson } from "../ir/serialise.js";
 import { verifyGraph } from "../ir/verify.js";
 import { fuseKernels } from "../passes/fuse.js";
@@ -88,14 +89,119 @@ function dumpProgram({ dump }: Prepared, program: Program): void {
 
 /** Compiles a traced graph for a device. The reference device reads the graph and needs no kernels. */
 export function lowerGraph(traced: Graph, device: Device, mode: Mode): CompiledGraph {
-  const key = device.programAhead || isHeard() ? programKey(traced, mode !== "eager", device.target) : "";
-  const ahead = device.programAhead?.(key);
-  if (ahead) return { graph: traced, program: readProgramJson(ahead), reuse: mode !== "eager" };
-  const prepared = prepare(traced, device, mode);
+  return graphAhead(traced, device, mode) ?? lowerPrepared(traced, prepare(traced, device, mode), device);
+}
+
+/** The program of a graph that was made ahead of time; with a class of sizes, the one whose schedules were chosen for it. */
+export function graphAhead(traced: Graph, device: Device, mode: Mode, shapeClass?: string): CompiledGraph | undefined {
+  const ahead = device.programAhead?.(programKey(traced, mode !== "eager", device.target, shapeClass));
+  return ahead === undefined ? undefined : { graph: traced, program: readProgramJson(ahead), reuse: mode !== "eager" };
+}
+
+function lowerPrepared(traced: Graph, prepared: Prepared, device: Device, shapeClass?: string): CompiledGraph {
   const program = device.name === "reference" ? emptyProgram(prepared.graph) : buildProgram(prepared, device.target);
   dumpProgram(prepared, program);
-  if (isHeard()) announceProgram(key, program);
+  if (isHeard()) announceProgram(programKey(traced, prepared.fuse, device.target, shapeClass), program);
   return { graph: prepared.graph, program, reuse: prepared.fuse };
+}
+
+/** A small program that runs members of one kernel family for their time alone. */
+export interface Trial {
+  readonly compiled: CompiledGraph;
+  /** Launches at its start that only warm up, and at its end that only wait for every thread. */
+  readonly before: number;
+  readonly after: number;
+}
+
+/** A fused graph whose kernels' schedules are open. */
+export interface OpenGraph {
+  readonly usual: CompiledGraph;
+  /** The program of `usual` has one launch of each, in this order. */
+  readonly kernels: readonly Kernel[];
+  /** The whole graph with schedules chosen for a class of sizes. */
+  scheduled(choose: ChooseSchedule, shapeClass: string): CompiledGraph;
+  /** Members of one family under each of the schedules; undefined is the usual one. Kernels with new text share one C file. */
+  trials(members: readonly Kernel[], schedules: readonly (KernelSchedule | undefined)[]): Trial[];
+}
+
+/** The same with everything that a search for schedules needs. Only for devices that run Programs. */
+export function lowerOpen(traced: Graph, device: Device, mode: Mode): OpenGraph {
+  const prepared = prepare(traced, device, mode);
+  return {
+    usual: lowerPrepared(traced, prepared, device),
+    kernels: prepared.kernels,
+    scheduled: (choose, shapeClass) =>
+      lowerPrepared(traced, { ...prepared, ...scheduleKernels(prepared.kernels, choose) }, device, shapeClass),
+    trials: (members, schedules) => trialsOf(prepared, members, schedules, device),
+  };
+}
+
+function trialsOf(
+  { graph, kernels }: Prepared,
+  members: readonly Kernel[],
+  schedules: readonly (KernelSchedule | undefined)[],
+  device: Device,
+): Trial[] {
+  const [first] = members as readonly [Kernel];
+  const own = (part: KernelGraph): Program => buildProgram(part, device.target);
+  const stored = new Set(kernels.flatMap(kernelNodes));
+  const parts = schedules.map((schedule) => {
+    const clone = (kernel: Kernel): Kernel => ({ ...kernel });
+    // The number of threads is that of the launch with most parts, which for rows is the usual one.
+    const warm = scheduleKernels([clone(first)], () => (first.kind === "rows" ? undefined : schedule));
+    const timed = scheduleKernels(members.map(clone), () => schedule);
+    return {
+      graph: { ...graph, outputs: [] },
+      kernels: [...warm.kernels, ...timed.kernels],
+      schedules: new Map([...warm.schedules, ...timed.schedules]),
+      stored,
+      before: warm.kernels.length,
+    };
+  });
+  const programs = first.kind === "contraction" ? inTwoFiles(kernelName(first), parts, schedules, device) : parts.map(own);
+  return parts.map(({ graph: part, before }, index) => ({
+    compiled: { graph: part, program: waitingAtTheEnd(programs[index] as Program), reuse: false },
+    before,
+    after: 1,
+  }));
+}
+
+/** Two compilers run at once; equal tiles are in one file, because they are what takes time to compile. The usual schedule has its own files, built already. */
+function inTwoFiles(
+  name: string,
+  parts: readonly KernelGraph[],
+  schedules: readonly (KernelSchedule | undefined)[],
+  device: Device,
+): Program[] {
+  const tiles: string[] = [];
+  const programs: Program[] = [];
+  const files: number[][] = [[], []];
+  schedules.forEach((schedule, index) => {
+    if (schedule?.kind !== "contraction") {
+      programs[index] = buildProgram(parts[index] as KernelGraph, device.target);
+      return;
+    }
+    const tile = `${schedule.tileRows}x${schedule.tileColumns} ${schedule.prefetchBytes}`;
+    if (!tiles.includes(tile)) tiles.push(tile);
+    files[tiles.indexOf(tile) % 2]?.push(index);
+  });
+  files.forEach((indices, file) => {
+    const graphs = indices.map((index) => parts[index] as KernelGraph);
+    const built = buildProgramsTogether(`schedules${file + 1}_of_${name}`, graphs, device.target);
+    indices.forEach((index, at) => (programs[index] = built[at] as Program));
+  });
+  return programs;
+}
+
+/** With the states that its launches use, and one launch more of no work: the wait before it belongs to the time of the others. */
+function waitingAtTheEnd(program: Program): Program {
+  const last = program.launches[program.launches.length - 1] as Program["launches"][number];
+  const used = new Set(program.launches.flatMap(({ pointers }) => pointers.flatMap((one) => (one.kind === "state" ? [one.name] : []))));
+  return {
+    ...program,
+    states: program.states.filter(({ name }) => used.has(name)),
+    launches: [...program.launches, { ...last, units: { dim: 0, divide: 1, times: 0 } }],
+  };
 }
 
 /** The same for many small graphs whose kernels share one C file, named `name`: one run of the compiler. */

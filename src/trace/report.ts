@@ -11,6 +11,30 @@ export interface RecompileRecord {
   readonly location: string | undefined;
 }
 
+export interface KernelScheduleReport {
+  /** Its symbol under the usual schedule, and the label of its first launch. */
+  readonly kernel: string;
+  readonly label: string;
+  readonly launches: number;
+  /** What differs from the usual schedule; "usual" when nothing does. In a bundle the whole schedule. */
+  readonly schedule: string;
+  /** Share of the kernel's time it saved when it was chosen; absent where that is not known. */
+  readonly gain?: number;
+}
+
+/** Where the schedules for one class of sizes came from. */
+export interface ScheduleReport {
+  /** Sizes rounded up to powers of two, as `rows=256`. */
+  readonly shape: string;
+  readonly source: "search" | "cache" | "bundle" | "usual";
+  /** Why the usual schedules serve. */
+  readonly reason?: string;
+  /** Of this process's search, in which this many candidates were tried. */
+  readonly seconds: number;
+  readonly candidates: number;
+  readonly kernels: readonly KernelScheduleReport[];
+}
+
 export interface SpecializationReport {
   readonly key: string;
   readonly segments: number;
@@ -26,6 +50,8 @@ export interface SpecializationReport {
   readonly mutableBytes: number;
   /** Generated text of its kernels. */
   readonly sources: readonly GeneratedSource[];
+  /** Mode max-autotune: one entry per class of sizes that was called; empty in other modes. */
+  readonly schedules: readonly ScheduleReport[];
 }
 
 /** The pieces that graph breaks cut a function into, over all its specializations. */
@@ -57,7 +83,8 @@ export interface CompileReport {
   readonly capturedCalls: number;
   readonly foreignCalls: number;
   readonly waits: number;
-  readonly milliseconds: { readonly trace: number; readonly lower: number; readonly build: number };
+  /** `search` is what mode max-autotune took to find schedules, building candidates included. */
+  readonly milliseconds: { readonly trace: number; readonly lower: number; readonly build: number; readonly search: number };
   readonly specializations: readonly SpecializationReport[];
   readonly brokenSegments: SegmentsReport;
 }
@@ -82,7 +109,7 @@ export class CompileCounters {
   graphBreaks = 0;
   fallbacks = 0;
   capturedCalls = 0;
-  readonly milliseconds = { trace: 0, lower: 0, build: 0 };
+  readonly milliseconds = { trace: 0, lower: 0, build: 0, search: 0 };
   readonly recompilesByGuard: Record<string, number> = {};
   readonly breaksByLocation: Record<string, number> = {};
 

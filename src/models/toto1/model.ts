@@ -253,7 +253,9 @@ export class Toto1Model implements ForecastModel {
       foreignCallsPerStep: calls === 0 ? 0 : total((report) => report.foreignCalls) / calls,
       calls,
       waits: total((report) => report.waits),
-      milliseconds: { compile: total(({ milliseconds }) => milliseconds.trace + milliseconds.lower + milliseconds.build) },
+      milliseconds: {
+        compile: total(({ milliseconds }) => milliseconds.trace + milliseconds.lower + milliseconds.build + milliseconds.search),
+      },
       peakBytes: this.#peakBytes,
       meanKind: this.#sampled ? "sample mean" : "mixture mean",
     };

@@ -230,7 +230,9 @@ export class Toto2Model implements ForecastModel {
       foreignCallsPerStep: calls === 0 ? 0 : total((report) => report.foreignCalls) / calls,
       calls,
       waits: total((report) => report.waits),
-      milliseconds: { compile: total(({ milliseconds }) => milliseconds.trace + milliseconds.lower + milliseconds.build) },
+      milliseconds: {
+        compile: total(({ milliseconds }) => milliseconds.trace + milliseconds.lower + milliseconds.build + milliseconds.search),
+      },
       peakBytes: this.#peakBytes,
       meanKind: "mean of the quantiles",
     };

@@ -1,5 +1,5 @@
 /**
- * The folder of compiled libraries: where it is, who may write to it, and how entries are found, checked and added.
+ * The folder of compiled libraries and of records about them: where it is, who may write to it, and how entries are found, checked and added.
  * An entry's file name carries the hash of its own bytes, so one rename adds it whole and a damaged one is recognised by reading it.
  * Must not know what the libraries hold or how they are compiled.
  */
@@ -52,7 +52,10 @@ export interface ArtifactKey {
   readonly compiler: string | undefined;
 }
 
-function stemOf(key: ArtifactKey): string {
+/** Names one record: a readable stem and a hash of what it is about. */
+export type RecordKey = Pick<ArtifactKey, "name" | "source">;
+
+function stemOf(key: RecordKey): string {
   return `${key.name.replace(/[^A-Za-z0-9_.]+/g, "_").slice(0, 100)}-${key.source.slice(0, 16)}`;
 }
 
@@ -122,10 +125,13 @@ export class ArtifactCache {
 
   /** Path of a whole, unchanged entry, or undefined. A damaged or foreign one is removed, reported, and answers undefined. */
   find(key: ArtifactKey): { readonly path?: string; readonly damaged: boolean } {
-    const prefix = `${stemOf(key)}-${key.compiler === undefined ? "" : `${key.compiler.slice(0, 8)}-`}`;
+    return this.findEntry(`${stemOf(key)}-${key.compiler === undefined ? "" : `${key.compiler.slice(0, 8)}-`}`, ".so", "built");
+  }
+
+  private findEntry(prefix: string, ending: ".so" | ".json", made: string): { readonly path?: string; readonly damaged: boolean } {
     let damaged = false;
     for (const file of readdirSync(this.directory)) {
-      if (!file.startsWith(prefix) || !file.endsWith(".so")) continue;
+      if (!file.startsWith(prefix) || !file.endsWith(ending)) continue;
       const path = join(this.directory, file);
       const problem = this.problemOf(path, file);
       if (problem === undefined) {
@@ -133,10 +139,29 @@ export class ArtifactCache {
         return { path, damaged };
       }
       damaged = true;
-      this.onRebuild(`artifact cache: ${path} ${problem}; it is removed and built again`);
+      this.onRebuild(`artifact cache: ${path} ${problem}; it is removed and ${made} again`);
       this.discard(path);
     }
     return { damaged };
+  }
+
+  /** A whole, unchanged record; undefined when there is none. A damaged or foreign one is removed and reported. */
+  findRecord(key: RecordKey): string | undefined {
+    const { path } = this.findEntry(`${stemOf(key)}-`, ".json", "made");
+    return path === undefined ? undefined : readFileSync(path, "utf8");
+  }
+
+  /** Adds a record under its checksum, in place of those it had before. */
+  addRecord(key: RecordKey, text: string): void {
+    const prefix = `${stemOf(key)}-`;
+    const name = `${prefix}${sha256(text).slice(0, 32)}.json`;
+    try {
+      replaceFile(join(this.directory, name), text);
+      for (const file of readdirSync(this.directory))
+        if (file.startsWith(prefix) && file.endsWith(".json") && file !== name) rmSync(join(this.directory, file), { force: true });
+    } catch (error) {
+      throw unwritable(this.directory, "cannot be written", error);
+    }
   }
 
   private problemOf(path: string, file: string): string | undefined {
@@ -144,7 +169,7 @@ export class ArtifactCache {
     if (!found) return "vanished";
     if (!found.isFile()) return "is not a plain file";
     if ((process.getuid && found.uid !== process.getuid()) || (found.mode & 0o022) !== 0) return "could be written by others";
-    const checksum = file.slice(-".so".length - 32, -".so".length);
+    const checksum = /([0-9a-f]{32})\.\w+$/.exec(file)?.[1];
     return sha256(readFileSync(path)).slice(0, 32) === checksum ? undefined : "is damaged (its checksum differs)";
   }
 

@@ -121,6 +121,15 @@ export class Builder {
     }
   }
 
+  /** A record about programs; undefined when there is none. */
+  findRecord(name: string, key: string): string | undefined {
+    return this.cache.findRecord({ name, source: key });
+  }
+
+  addRecord(name: string, key: string, text: string): void {
+    this.cache.addRecord({ name, source: key }, text);
+  }
+
   /** The unit's C text in the cache folder, when it was compiled there. */
   sourcePath(unit: BuildUnit): string | undefined {
     if (this.bundle) return undefined;

@@ -5,7 +5,7 @@
 import { lstatSync, readdirSync, rmSync, utimesSync } from "node:fs";
 import { join } from "node:path";
 
-/** One compiled unit: its libraries (one per compiler) and its C text. */
+/** One compiled unit, its libraries (one per compiler) and its C text; or one record. */
 export interface CacheEntry {
   /** Readable stem with the hash of its source. */
   readonly name: string;
@@ -15,7 +15,7 @@ export interface CacheEntry {
   readonly usedAt: number;
 }
 
-const entryFile = /^(.+-[0-9a-f]{16})(?:-[0-9a-z]{1,8}-[0-9a-f]{32}\.so|\.c)$/;
+const entryFile = /^(.+-[0-9a-f]{16})(?:-[0-9a-z]{1,8}-[0-9a-f]{32}\.so|-[0-9a-f]{32}\.json|\.c)$/;
 const sideFile = /^compiler-[0-9a-f]{16}\.txt$|\.tmp-[\w-]+$/;
 const dayMilliseconds = 24 * 60 * 60 * 1000;
 /** A pruned folder has this share of its bound, so that pruning is rare. */

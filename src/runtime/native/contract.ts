@@ -69,6 +69,8 @@ export interface RunOptions {
 /** The loaded runtime library. One per process; never unloaded. */
 export interface NativeLibrary {
   readonly isa: Isa;
+  /** Instruction set and the CPU features that decide it. */
+  readonly features: string;
   /** One line for reports: path and version of the compiler, or how the library came without one. */
   readonly compiler: string;
   readonly maximumThreads: number;
@@ -88,6 +90,10 @@ export interface NativeLibrary {
   builtLibraries(sources: readonly KernelSource[]): readonly BuiltLibrary[];
   /** The C file that a source was written to when it was compiled on this machine. */
   sourcePath(source: KernelSource): string | undefined;
+  /** A text kept in the artifact cache under a readable name and the hash of what it is about; undefined when there is none, or only a damaged one. */
+  findRecord(name: string, key: string): string | undefined;
+  /** Throws `cache-unwritable`. */
+  addRecord(name: string, key: string, text: string): void;
   /** Runs `count` steps at `table` on the calling thread (plus workers); returns a `runStatus`. One foreign call. */
   run(table: number, count: number, options: RunOptions): number;
   /** Queues the same to the dispatcher thread (the table and its arguments stay untouched until then) and resolves with its `runStatus`; the event loop stays free. */

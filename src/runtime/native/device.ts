@@ -1,9 +1,20 @@
 /** The native device: Programs built by the system's C compiler and replayed by the runtime library. */
+import { cpus } from "node:os";
 import type { SizeBindings } from "../../ir/dim.js";
 import type { StateDeclaration } from "../../ir/graph.js";
-import type { BundledProgram, CompiledGraph, Device, DeviceOptions, Executable, RecordedRuns, StateBuffer } from "../device.js";
+import type {
+  BundledProgram,
+  CompiledGraph,
+  Device,
+  DeviceOptions,
+  DeviceRecords,
+  Executable,
+  RecordedRuns,
+  StateBuffer,
+} from "../device.js";
 import { Bundle, writeBundle } from "./bundle.js";
 import type { NativeLibrary } from "./contract.js";
+import { NativeError } from "./errors.js";
 import { NativeExecutable } from "./executable.js";
 import { loadNativeLibrary } from "./library.js";
 import { RunRecorder } from "./recording.js";
@@ -16,6 +27,7 @@ export class NativeDevice implements Device {
   readonly #threads: number;
   readonly #bundle: Bundle | undefined;
   readonly #recorder = new RunRecorder();
+  readonly records?: DeviceRecords;
   #milliseconds = 0;
 
   /** Throws NativeError when the runtime can neither be built nor taken from the cache. */
@@ -27,6 +39,13 @@ export class NativeDevice implements Device {
     this.#bundle = options.bundle === undefined ? undefined : Bundle.open(options.bundle);
     this.#threads = Math.min(options.threads ?? this.#library.maximumThreads, this.#library.maximumThreads);
     this.target = this.#library.isa;
+    // What a bundle says is said: a machine that runs one may have no cache at all.
+    if (!this.#bundle) this.records = recordsOf(this.#library);
+  }
+
+  get machine(): string {
+    const all = cpus();
+    return `${all[0]?.model ?? "unknown processor"} (${this.#library.features}), ${all.length} processors, ${this.target}, ${this.#threads} threads`;
   }
 
   get description(): string {
@@ -101,3 +120,17 @@ export class NativeDevice implements Device {
     }
   }
 }
+
+/** Records in the artifact cache. A folder that cannot be written is no error: the record is made again next time. */
+const recordsOf = (library: NativeLibrary): DeviceRecords => ({
+  find: (name, key) => library.findRecord(name, key),
+  add: (name, key, text) => {
+    try {
+      library.addRecord(name, key, text);
+      return true;
+    } catch (error) {
+      if (error instanceof NativeError) return false;
+      throw error;
+    }
+  },
+});

@@ -107,17 +107,26 @@ export class NativeExecutable implements Executable {
   }
 
   run(request: RunRequest): Promise<RunResult> {
-    const turn = this.#queue.then(() => this.#runQueued(request));
+    return this.#inTurn(request, async (binding, start) => {
+      const calls = this.#foreignCalls;
+      const options = this.#options(binding, this.recorder.isOpen);
+      await this.#launchAll(binding, options, request);
+      const results = this.#collect(binding);
+      if (options.profile) this.#record(binding, request, this.#foreignCalls - calls, start);
+      return results;
+    });
+  }
+
+  #inTurn<T>(request: RunRequest, body: (binding: Binding, start: number) => Promise<T>): Promise<T> {
+    const turn = this.#queue.then(() => this.#runQueued(request, body));
     this.#queue = turn.catch(() => undefined);
     return turn;
   }
 
-  async #runQueued(request: RunRequest): Promise<RunResult> {
+  async #runQueued<T>(request: RunRequest, body: (binding: Binding, start: number) => Promise<T>): Promise<T> {
     if (request.signal?.aborted) throw new AbortedError(request.signal.reason);
     const start = performance.now();
-    const calls = this.#foreignCalls;
     const binding = this.#prepare(request);
-    const options = this.#options(binding, this.recorder.isOpen);
     const abort = (): void => {
       new Int32Array(this.#abortWord.view, 0, 1)[0] = 1;
     };
@@ -126,10 +135,7 @@ export class NativeExecutable implements Executable {
     request.signal?.addEventListener("abort", abort, { once: true });
     this.#running++;
     try {
-      await this.#launchAll(binding, options, request);
-      const results = this.#collect(binding);
-      if (options.profile) this.#record(binding, request, this.#foreignCalls - calls, start);
-      return results;
+      return await body(binding, start);
     } finally {
       this.#running--;
       for (const state of states) state.release();
@@ -172,8 +178,20 @@ export class NativeExecutable implements Executable {
 
   profile(request: RunRequest): KernelProfile[] {
     const binding = this.#prepare(request);
+    this.#check(this.library.run(binding.table.address, this.program.launches.length, this.#options(binding, true)), request);
+    return this.#profileOf(binding, request);
+  }
+
+  measure(request: RunRequest): Promise<KernelProfile[]> {
+    return this.#inTurn(request, async (binding) => {
+      const { length } = this.program.launches;
+      this.#check(await this.library.submit(binding.table.address, length, this.#options(binding, true)), request);
+      return this.#profileOf(binding, request);
+    });
+  }
+
+  #profileOf(binding: Binding, request: RunRequest): KernelProfile[] {
     const count = this.program.launches.length;
-    this.#check(this.library.run(binding.table.address, count, this.#options(binding, true)), request);
     const cycles = new BigInt64Array(binding.table.view, 0, (count * stepLayout.bytes) / 8);
     return this.program.launches.map((launch, index) => ({
       label: launch.label,

@@ -128,7 +128,7 @@ class KoffiLibrary implements NativeLibrary {
 
   constructor(
     readonly isa: Isa,
-    private readonly features: string,
+    readonly features: string,
     readonly maximumThreads: number,
     private readonly runtime: RuntimeFunctions,
     private readonly builder: Builder,
@@ -187,6 +187,14 @@ class KoffiLibrary implements NativeLibrary {
 
   sourcePath(source: KernelSource): string | undefined {
     return this.builder.sourcePath(this.unitOf(source));
+  }
+
+  findRecord(name: string, key: string): string | undefined {
+    return this.builder.findRecord(name, key);
+  }
+
+  addRecord(name: string, key: string, text: string): void {
+    this.builder.addRecord(name, key, text);
   }
 
   /** Two builds of equal text at the same time share one compilation. */
