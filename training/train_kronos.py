@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .candle_code import decoder_parameters, start_decoder, start_model, write_encoder
 from .candles import CandleSampler, load_candles
 from .models.kronos import Kronos, KronosConfig, KronosTokenizer, TokenizerConfig
 from .optimise import MuonAdam, clip_gradients, schedule
-from .runs import Run
+from .runs import Run, multiplies_bfloat16
 
 LENGTH = 192
 CONTEXT_LOW, CONTEXT_HIGH = 48, 160
@@ -73,12 +74,18 @@ def initialise(model: nn.Module) -> None:
             nn.init.normal_(module.weight, std=0.5 * module.embedding_dim**-0.5)
 
 
+def weights_of(path: Path) -> dict[str, Tensor]:
+    """The weights of a run's state or of an exported folder."""
+    return load_file(path / "model.safetensors") if path.is_dir() else torch.load(path, weights_only=False)["model"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["tokenizer", "model"])
     parser.add_argument("--data", type=Path, required=True, help="folder that holds ohlcv/")
     parser.add_argument("--visible", type=Path, help="folder with BTCUSD-1h.csv and ETHUSD-1d.csv")
-    parser.add_argument("--tokenizer", type=Path, help="state.pt of the tokenizer run")
+    parser.add_argument("--tokenizer", type=Path, help="state.pt of the tokenizer run, or an exported folder")
+    parser.add_argument("--start", type=Path, help="state.pt or exported folder of the model whose weights this run goes on from")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--minutes", type=float, default=20)
@@ -90,16 +97,19 @@ def main() -> None:
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)
     run = Run(args.out, args.steps, args.minutes)
+    narrow = multiplies_bfloat16()
     tokenizer = KronosTokenizer(TokenizerConfig())
     model = tokenizer if args.part == "tokenizer" else Kronos(KronosConfig())
     initialise(model)
     if args.part == "model":
-        tokenizer.load_state_dict(torch.load(args.tokenizer, weights_only=False)["model"])
+        tokenizer.load_state_dict(weights_of(args.tokenizer))
     sampler = CandleSampler(load_candles(args.data, args.visible, args.without_copyleft), LENGTH, args.seed)
     if args.part == "tokenizer":
         examples = sampler.draw(400, CONTEXT_LOW, CONTEXT_HIGH)[0]
         write_encoder(model, examples)
         start_decoder(model, examples)
+    elif args.start:
+        model.load_state_dict(weights_of(args.start))
     else:
         start_model(model)
     trained = decoder_parameters(model) if args.part == "tokenizer" else list(model.parameters())
@@ -111,7 +121,7 @@ def main() -> None:
         run.threads.begin()
         values, stamps, contexts = sampler.draw(args.batch, CONTEXT_LOW, CONTEXT_HIGH)
         x = torch.from_numpy(np.ascontiguousarray(values))
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.part == "model" and run.progress < 0.9):
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.part == "model" and narrow and run.progress < 0.9):
             loss = tokenizer_loss(model, x) if args.part == "tokenizer" else model_loss(model, tokenizer, x, torch.from_numpy(stamps), torch.from_numpy(contexts))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -19,7 +19,7 @@ import type { MeanScores } from "../forecast/rolling.js";
 import type { SettingName } from "../forecast/settings.js";
 import type { ForecastReport } from "../index.js";
 import { isCorpusFolder, readCorpus } from "../io/corpus.js";
-import { readSeriesTable, type TableRequest, type TableSeries } from "../io/table.js";
+import { calendarOf, readSeriesTable, type TableRequest, type TableSeries } from "../io/table.js";
 import { note, type CliContext } from "./context.js";
 import { checkOutput, deliver } from "./output.js";
 import { reportLines } from "./present.js";
@@ -141,12 +141,14 @@ async function readPath(path: string, flags: EvaluateFlags, horizon: number | un
     ...(targets === undefined ? {} : { targets }),
   };
   const table = await (path === "-" ? readSeriesTable(path, request, context.standardInput()) : readSeriesTable(path, request));
-  if (flags.quiet !== true) for (const text of table.notes) note(context, text);
+  if (flags.quiet !== true) for (const text of [...table.notes, ...table.gaps]) note(context, text);
   return table.series.flatMap((entry) => ofTable(entry, flags, horizon));
 }
 
 /** One evaluation series per target column. A named frequency's missing steps become NaN, as in `forecast`. */
-function ofTable({ id, targets, calendar }: TableSeries, flags: EvaluateFlags, horizon: number | undefined): EvaluationSeries[] {
+function ofTable(entry: TableSeries, flags: EvaluateFlags, horizon: number | undefined): EvaluationSeries[] {
+  const { id, targets } = entry;
+  const calendar = calendarOf(entry);
   const frequency = flags.frequency ?? calendar?.frequency?.label;
   const group = frequency === undefined ? undefined : groupOfFrequency(frequency);
   const usual = calendar?.seasonalPeriod ?? 1;

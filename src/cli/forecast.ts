@@ -78,6 +78,7 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
   const progress = startProgress(context, "forecasting", flags.quiet);
   try {
     const isCandles = forecaster.takes === "candles";
+    if (!isCandles && flags.quiet !== true) for (const text of table.gaps) note(context, text);
     const horizonOf = (entry: TableSeries): number => values.horizon ?? (isCandles ? DEFAULT_HORIZON : usualHorizon(entry));
     const series = windows === undefined ? table.series : rollingSeries(table.series, windows, horizonOf);
     if (!isCandles && flags.tokenizer !== undefined) {
@@ -104,8 +105,8 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
     });
     progress.end();
     if (flags.quiet !== true) {
-      // Gaps were reported when the file was read.
-      for (const warning of forecast.warnings) if (warning.code !== "gaps") note(context, warning.message);
+      // Gaps of other series were reported when the file was read.
+      for (const warning of forecast.warnings) if (isCandles || warning.code !== "gaps") note(context, warning.message);
     }
     const withReport = (text: string): string => (flags.report === false ? text : `${text}\n${reportLines(forecast.report).join("\n")}\n`);
     const chart = isCandles ? candleChart : forecastChart;

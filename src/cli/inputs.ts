@@ -2,12 +2,12 @@
  * From the series of a file to what a forecaster is asked: variates, covariates, rolling windows; and what a chart needs to know of their past.
  * Knows tables and requests; reads no files.
  */
-import { CANDLE_NAMES, candleColumn } from "../forecast/candles.js";
+import { candleColumn, candleNames } from "../io/candle-names.js";
 import { InputError } from "../forecast/errors.js";
 import { DEFAULT_HORIZON } from "../forecast/options.js";
 import type { SeriesInput } from "../index.js";
-import { readCalendar } from "../io/calendar.js";
-import type { SeriesColumn, TableSeries } from "../io/table.js";
+import { timesOfSeries } from "../io/series-table.js";
+import { calendarOf, type SeriesColumn, type TableSeries } from "../io/table.js";
 import type { History } from "./present.js";
 
 /** A request and, in the order of the answer's entries, the past of each. */
@@ -20,7 +20,9 @@ export interface Inputs {
 export function toInputs(series: readonly TableSeries[], joint: boolean, known: readonly KnownColumns[] = []): Inputs {
   const inputs: SeriesInput[] = [];
   const histories: History[] = [];
-  series.forEach(({ id, targets, past, calendar, frequency }, index) => {
+  series.forEach((entry, index) => {
+    const { id, targets, past, frequency } = entry;
+    const calendar = calendarOf(entry);
     const timestamps = calendar?.timestamps;
     const ahead = known[index];
     const common = {
@@ -42,8 +44,8 @@ export function toInputs(series: readonly TableSeries[], joint: boolean, known: 
 export type KnownColumns = Readonly<Record<string, Float64Array>>;
 
 /** Steps to forecast when nobody says: one seasonal period of the frequency, else 24. */
-export function usualHorizon({ calendar }: TableSeries): number {
-  const period = calendar?.seasonalPeriod ?? 1;
+export function usualHorizon(entry: TableSeries): number {
+  const period = calendarOf(entry)?.seasonalPeriod ?? 1;
   return period > 1 ? period : DEFAULT_HORIZON;
 }
 
@@ -124,13 +126,13 @@ export function rollingSeries(series: readonly TableSeries[], count: number, hor
 function cut(entry: TableSeries, end: number): TableSeries {
   const columns = (list: readonly SeriesColumn[]): SeriesColumn[] =>
     list.map(({ name, values }) => ({ name, values: values.slice(0, end) }));
-  const { calendar, frequency } = entry;
-  const id = `${entry.id}@${calendar?.timestamps[end] ?? end}`;
+  const { timestamps, calendar, frequency } = entry;
+  const id = `${entry.id}@${timestamps?.[end] ?? end}`;
   return {
     id,
     targets: columns(entry.targets),
     past: columns(entry.past),
-    ...(calendar && { calendar: readCalendar(calendar.timestamps.slice(0, end), frequency ?? calendar.frequency?.label, id) }),
+    ...(timestamps && timesOfSeries(timestamps.slice(0, end), frequency ?? calendar?.frequency?.label, id)),
     ...(frequency !== undefined && { frequency }),
   };
 }
@@ -139,11 +141,10 @@ function cut(entry: TableSeries, end: number): TableSeries {
 export function candleInputs(series: readonly TableSeries[]): Inputs {
   const inputs: SeriesInput[] = [];
   const histories: History[] = [];
-  for (const { id, targets, calendar, frequency } of series) {
-    const timestamps = calendar?.timestamps;
+  for (const { id, targets, timestamps, frequency } of series) {
     const stamps = timestamps === undefined ? {} : { timestamps };
     inputs.push({ id, ...stamps, ...(frequency === undefined ? {} : { frequency }), columns: byName(targets) });
-    for (const column of CANDLE_NAMES) {
+    for (const column of candleNames) {
       const known = targets.find(({ name }) => candleColumn(name) === column);
       histories.push({ values: known?.values ?? [], ...(known === undefined ? {} : stamps) });
     }

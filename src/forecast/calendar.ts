@@ -7,7 +7,7 @@ import { parseFrequency, seasonalPeriod } from "../io/frequency.js";
 
 /** Something a person should know that stops nothing. */
 export interface Warning {
-  readonly code: "gaps" | "one-value" | "sliding-window" | "consistent";
+  readonly code: "gaps" | "one-value" | "sliding-window" | "consistent" | "candle-prices";
   /** One sentence. */
   readonly message: string;
 }

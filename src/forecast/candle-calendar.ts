@@ -131,11 +131,8 @@ function barLength(times: readonly number[], locals: readonly number[], named: s
   const monthly = ranked.every(([length]) => length >= 28 * millisecondsPerDay);
   const steps = Math.max(1, times.length - 1);
   const shorter = ranked.some(([length]) => length < bar);
-  // A session's breaks stand alone; a row of equal longer steps within days is another kind of candle.
-  const other = ranked.some(
-    ([length, found]) =>
-      length !== bar && length < millisecondsPerDay && found / steps >= otherShare && (runs.get(length) ?? 0) >= otherRun,
-  );
+  // A session's breaks and weekends stand alone; a row of equal longer steps is another kind of candle.
+  const other = ranked.some(([length, found]) => length !== bar && found / steps >= otherShare && (runs.get(length) ?? 0) >= otherRun);
   if (!monthly && (count / steps < usualShare || shorter || other)) {
     const found = ranked
       .slice(0, 3)

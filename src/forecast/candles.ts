@@ -2,7 +2,8 @@
  * Candle series as callers give them, checked and turned into what candle models take: six columns and time features.
  * Knows column names and their mistakes; the calendar is in candle-calendar.ts, normalisation belongs to the model.
  */
-import { fillCandles, candleNames, type CandleName } from "../models/kronos/normalise.js";
+import { candleColumn, candleNames, type CandleName } from "../io/candle-names.js";
+import { fillCandles } from "../models/kronos/normalise.js";
 import type { TokenSampling } from "../models/model.js";
 import type { Warning } from "./calendar.js";
 import { planCandles, type CandleCalendar, type CandlePlan } from "./candle-calendar.js";
@@ -33,23 +34,7 @@ export interface CheckedCandles {
 /** Columns of a candle, in the order of the answer's entries. */
 export const CANDLE_NAMES = candleNames;
 
-/** Usual names of each column; case, blanks, dots and underscores do not matter. */
-const spellings: Readonly<Record<CandleName, readonly string[]>> = {
-  open: ["open", "o", "openprice", "priceopen"],
-  high: ["high", "h", "highprice", "pricehigh"],
-  low: ["low", "l", "lowprice", "pricelow"],
-  close: ["close", "c", "closeprice", "priceclose", "last"],
-  volume: ["volume", "vol", "v", "basevolume"],
-  amount: ["amount", "amt", "turnover", "value", "quotevolume", "quoteassetvolume"],
-};
 const fields = ["columns", "timestamps", "frequency", "id", "futureTimestamps"];
-
-const plain = (name: string): string => name.toLowerCase().replace(/[\s._-]+/g, "");
-
-/** The candle column that a name means, if any. */
-export function candleColumn(name: string): CandleName | undefined {
-  return candleNames.find((column) => spellings[column].includes(plain(name)));
-}
 
 /** Checks names, lengths, stamps and values of one series. Throws InputError. */
 export function checkCandles(input: SeriesInput, index: number, options: CandleOptions): CheckedCandles {
@@ -153,7 +138,7 @@ export function prepareCandles(
       stamps: { context: featuresOf(plan.locals.slice(start)), future: featuresOf(future.locals) },
     },
     timestamps: future.timestamps,
-    warnings: slidingWarning(label, length - start, horizon, window),
+    warnings: [...contradictions(label, values), ...longSteps(label, plan), ...slidingWarning(label, length - start, horizon, window)],
   };
 }
 
@@ -176,6 +161,25 @@ function givenFuture(
     `${label}, future`,
   );
   return { timestamps: all.timestamps.slice(1) as string[], locals: all.locals.slice(1) };
+}
+
+/** Candles whose high is not their highest price, or whose low is not their lowest: most often two columns are swapped. They are used as they are. */
+function contradictions(label: string, values: readonly Float32Array[]): Warning[] {
+  const [open, high, low, close] = values as [Float32Array, Float32Array, Float32Array, Float32Array];
+  const count = high.reduce((sum, top, row) => {
+    const [from, to, bottom] = [open[row] as number, close[row] as number, low[row] as number];
+    return sum + (top < Math.max(from, to, bottom) || bottom > Math.min(from, to) ? 1 : 0);
+  }, 0);
+  if (count === 0) return [];
+  const message = `${label}: ${count} of ${high.length} candles have a high below, or a low above, another of their prices; check that the columns are what their names say`;
+  return [{ code: "candle-prices", message }];
+}
+
+function longSteps(label: string, { longSteps: count, barMilliseconds }: CandlePlan): Warning[] {
+  if (count === 0) return [];
+  const bar = barMilliseconds % 86_400_000 === 0 ? `${barMilliseconds / 86_400_000} d` : `${barMilliseconds / 60_000} min`;
+  const message = `${label}: ${count} step${count === 1 ? " is" : "s are"} longer than a candle of ${bar} (market closed, or candles missing); steps count as candles`;
+  return [{ code: "gaps", message }];
 }
 
 /** Says when candles will cost a whole window each, and how to avoid it. */

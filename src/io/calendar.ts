@@ -65,6 +65,11 @@ export function readCalendar(
   };
 }
 
+/** Stamps that were read before, as ISO 8601 with the offset each was written with. */
+export function writtenStamps(stamps: readonly string[]): string[] {
+  return stamps.map((text) => formatStamp(toStamp(text, "timestamps", text)));
+}
+
 /**
  * [horizon] stamps after `last`, ISO 8601 with the offset it was written with. Throws `InputError` when `last` is no time stamp.
  */
@@ -143,7 +148,7 @@ function gridPositions(times: readonly number[], frequency: Frequency, label: st
     const steps = stepsBetween(times[index - 1]!, times[index]!, frequency);
     if (steps === undefined || steps === 0) {
       throw new InputError(
-        "timestamp",
+        "irregular-steps",
         `${label}, ${row(index)}: the timestamp is not a whole number of ${frequency.label} steps after the one before; name another frequency`,
       );
     }

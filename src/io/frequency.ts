@@ -152,7 +152,7 @@ export function inferFrequency(times: readonly number[], label: string): Frequen
   if (best.share >= neededShare) return best.frequency;
   const found = lengths.slice(0, 3).map(([length, count]) => `${fixedFrequency(length).label} (${Math.round((100 * count) / stepCount)}%)`);
   throw new InputError(
-    "frequency",
+    "irregular-steps",
     `${label}: the steps between timestamps are irregular (most common: ${found.join(", ")}; one kind must cover 80%). ` +
       `Name the step with a frequency such as ${fixedFrequency(mostCommon).label} to turn missing steps into gaps, or leave the time column out to count rows`,
   );

@@ -4,12 +4,11 @@
  * Knows the forms and their mistakes; nothing of models.
  */
 
-import { readCalendar } from "./calendar.js";
 import type { RawTable } from "./cells.js";
 import { parseNumber } from "./cells.js";
 import { InputError } from "./errors.js";
 import { firstDuplicateKey } from "./json-keys.js";
-import { checkObserved } from "./series-table.js";
+import { checkObserved, timesOfSeries } from "./series-table.js";
 import type { SeriesColumn, TableRequest, TableSeries } from "./series-table.js";
 
 type JsonObject = Readonly<Record<string, unknown>>;
@@ -160,12 +159,12 @@ function readSeries(entry: unknown, label: string, request: TableRequest, defaul
   if (targets.length === 0) throw new InputError("table-column", `${label} has no target column left beside the past covariates`);
   for (const column of targets) checkObserved(column, label);
   const frequency = request.frequency ?? textField(entry, "frequency", label);
-  const calendar = readTimes(entry, length, frequency, label);
+  const times = readTimes(entry, length, frequency, label);
   return {
     id: textField(entry, "id", label) ?? defaultId,
     targets,
     past,
-    ...(calendar && { calendar }),
+    ...times,
     ...(frequency !== undefined && { frequency }),
   };
 }
@@ -227,9 +226,9 @@ function maskColumns(columns: SeriesColumn[], mask: unknown, label: string): Ser
   });
 }
 
-function readTimes(entry: JsonObject, length: number, frequency: string | undefined, label: string): TableSeries["calendar"] {
+function readTimes(entry: JsonObject, length: number, frequency: string | undefined, label: string): ReturnType<typeof timesOfSeries> {
   const stamps = entry["timestamps"];
-  if (stamps === undefined || stamps === null) return undefined;
+  if (stamps === undefined || stamps === null) return {};
   if (!Array.isArray(stamps) || stamps.length !== length) {
     const found = Array.isArray(stamps) ? `${stamps.length} timestamps` : `timestamps ${shown(stamps)}`;
     throw new InputError("timestamp", `${label} has ${length} values and ${found}; one timestamp per value is needed`);
@@ -237,5 +236,5 @@ function readTimes(entry: JsonObject, length: number, frequency: string | undefi
   const notText = stamps.findIndex((stamp) => typeof stamp !== "string");
   if (notText >= 0)
     throw new InputError("timestamp", `${label}, index ${notText}: ${shown(stamps[notText])} is no timestamp; expected ISO 8601 text`);
-  return readCalendar(stamps as string[], frequency, label);
+  return timesOfSeries(stamps as string[], frequency, label);
 }

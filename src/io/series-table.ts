@@ -1,8 +1,8 @@
 /**
- * What a series file becomes, whatever its format. Types and the one rule that all formats share.
+ * What a series file becomes, whatever its format: types and the rules that all formats share. Knows nothing of cells, JSON or models.
  */
 
-import type { SeriesCalendar } from "./calendar.js";
+import { readCalendar, writtenStamps, type SeriesCalendar } from "./calendar.js";
 import { InputError } from "./errors.js";
 
 export interface SeriesColumn {
@@ -16,16 +16,22 @@ export interface TableSeries {
   /** One at least, each with one observed value at least. */
   readonly targets: readonly SeriesColumn[];
   readonly past: readonly SeriesColumn[];
-  /** Absent when the input has no time stamps: steps are rows then. */
+  /** [L] ISO 8601 with the input's offset, ascending. Absent when the input has no time stamps: steps are rows then. */
+  readonly timestamps?: readonly string[];
+  /** Absent without time stamps, and where they fit no frequency. */
   readonly calendar?: SeriesCalendar;
+  /** Why stamps fit no frequency; an error for everything but candles, whose sessions have a calendar of their own. */
+  readonly irregular?: InputError;
   /** The frequency that was named, by flag or in the input; never an inferred one. */
   readonly frequency?: string;
 }
 
 export interface SeriesTable {
   readonly series: readonly TableSeries[];
-  /** Sentences for people: columns left out, gaps. */
+  /** Sentences for people: columns left out. */
   readonly notes: readonly string[];
+  /** Sentences about steps that are missing; candles have their own, for a closed market is no gap. */
+  readonly gaps: readonly string[];
 }
 
 export interface TableRequest {
@@ -45,6 +51,28 @@ export interface TableRequest {
   readonly wholeBytes?: number;
   /** Default 16384. */
   readonly keepRows?: number;
+}
+
+/** The calendar of a series whose steps must be even; undefined without time stamps. Throws its `irregular`. */
+export function calendarOf({ calendar, irregular }: TableSeries): SeriesCalendar | undefined {
+  if (irregular) throw irregular;
+  return calendar;
+}
+
+/** What stamps say of their series. Text, order and offsets must be right; steps that fit no frequency are kept as `irregular`. Throws `InputError`. */
+export function timesOfSeries(
+  stamps: readonly string[],
+  frequency: string | undefined,
+  label: string,
+  row?: (index: number) => string,
+): Pick<TableSeries, "timestamps" | "calendar" | "irregular"> {
+  try {
+    const calendar = readCalendar(stamps, frequency, label, row);
+    return { timestamps: calendar.timestamps, calendar };
+  } catch (error) {
+    if (!(error instanceof InputError && error.code === "irregular-steps")) throw error;
+    return { timestamps: writtenStamps(stamps), irregular: error };
+  }
 }
 
 /** Throws `InputError` for a column without a single observed value. */

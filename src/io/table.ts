@@ -4,8 +4,7 @@
  */
 
 import { basename, extname } from "node:path";
-import { readCalendar } from "./calendar.js";
-import type { SeriesCalendar } from "./calendar.js";
+import { candleTargets } from "./candle-names.js";
 import { hasDecimalComma, isMeantAsNumber, isMissing, numberProblem, parseNumber } from "./cells.js";
 import type { RawRow, RawTable } from "./cells.js";
 import { parseCsv } from "./csv.js";
@@ -14,10 +13,11 @@ import { looksLikeJsonLines, parseJsonLines, parseJsonSeries } from "./json.js";
 import { readParquet } from "./parquet.js";
 import { inputName, openTextInput } from "./text-input.js";
 import { readTail } from "./text-tail.js";
-import { checkObserved } from "./series-table.js";
+import { checkObserved, timesOfSeries } from "./series-table.js";
 import type { SeriesColumn, SeriesTable, TableRequest, TableSeries } from "./series-table.js";
-import { timeTexts } from "./time-column.js";
+import { joinClock, timeTexts } from "./time-column.js";
 
+export { calendarOf } from "./series-table.js";
 export type { SeriesColumn, SeriesTable, TableRequest, TableSeries } from "./series-table.js";
 
 /**
@@ -40,7 +40,7 @@ export async function readSeriesTable(
   const isJson = isLines || ending === ".json" || (ending !== ".csv" && ending !== ".tsv" && /^\s*[[{]/.test(text));
   if (!isJson) return tableSeries(parseCsv(text, name, request.decimalComma), request, endingId);
   const parsed = (isLines ? parseJsonLines : parseJsonSeries)(text, name, request, endingId);
-  return "header" in parsed ? tableSeries(parsed, request, endingId) : withNotes(parsed.series, []);
+  return "header" in parsed ? tableSeries(parsed, request, endingId) : withGaps(parsed.series, []);
 }
 
 const defaultWholeBytes = 256 * 2 ** 20;
@@ -68,13 +68,13 @@ async function readLargeTable(
     tail.format === "csv"
       ? parseCsv(tail.text, name, request.decimalComma, tail.lineOf)
       : parseJsonLines(tail.text, name, request, defaultId, tail.lineOf);
-  if (!("header" in table)) return withNotes(table.series, []);
-  const { series, notes } = tableSeries(table, request, defaultId);
+  if (!("header" in table)) return withGaps(table.series, []);
+  const { series, notes, gaps } = tableSeries(table, request, defaultId);
   const left =
     tail.dropped === 0
       ? []
       : [`${name} is large: of each series the last ${keep} rows were read, ${tail.dropped} earlier rows were left out`];
-  return { series, notes: [...left, ...notes] };
+  return { series, notes: [...left, ...notes], gaps };
 }
 
 /** Turns a raw table into series, by the request's columns. Throws `InputError`. */
@@ -95,16 +95,15 @@ export function tableSeries(table: RawTable, request: TableRequest, defaultId: s
       name: table.header[index] ?? "",
       values: Float64Array.from(rows, (row) => readNumber(table, row, index)),
     });
-    const calendar =
-      timeIndex === undefined ? undefined : readTimes(rows, timeIndex, request.frequency, label, table.header[timeIndex] ?? "");
+    const times = timeIndex === undefined ? {} : readTimes(table, rows, timeIndex, request, label);
     const columns = targets.map(read);
     for (const column of columns) checkObserved(column, label);
-    return { id, targets: columns, past: past.map(read), ...(calendar && { calendar }), ...frequency };
+    return { id, targets: columns, past: past.map(read), ...times, ...frequency };
   });
-  return withNotes(series, notes);
+  return withGaps(series, notes);
 }
 
-function withNotes(series: readonly TableSeries[], notes: readonly string[]): SeriesTable {
+function withGaps(series: readonly TableSeries[], notes: readonly string[]): SeriesTable {
   const gaps = series.flatMap(({ id, calendar }) => {
     if (!calendar || calendar.gaps.count === 0) return [];
     const { count, missing, longest } = calendar.gaps;
@@ -113,7 +112,7 @@ function withNotes(series: readonly TableSeries[], notes: readonly string[]): Se
       `${id}: ${count} gap${count === 1 ? "" : "s"} in time, ${missing} steps of ${calendar.frequency?.label} missing, longest ${longest} (${effect})`,
     ];
   });
-  return { series, notes: [...notes, ...gaps] };
+  return { series, notes, gaps };
 }
 
 function columnIndex(table: RawTable, column: string, role: string): number {
@@ -123,33 +122,30 @@ function columnIndex(table: RawTable, column: string, role: string): number {
   throw new InputError("table-column", `${table.name} has no ${role} column "${column}"; its columns are ${known}`);
 }
 
-const timeNames = /^(time|timestamp|timestamps|date|datetime|date_time|ds)$/i;
+const timeNames =
+  /^<?(time|timestamp|timestamps|date|datetime|date[_ ]time|ds|open[_ ]?time|(unix|epoch)([_ ]?time(stamp)?)?|日期|时间)>?$/i;
+const clockNames = /^<?(time|时间)>?$/i;
 
 /** By name, else the first unused text column whose first cell is a time stamp. */
 function findTimeColumn(table: RawTable, { id, targets = [], past = [] }: TableRequest): number | undefined {
   const isFree = (name: string): boolean => name !== id && !targets.includes(name) && !past.includes(name);
-  const byName = table.header.findIndex((name) => timeNames.test(name) && isFree(name));
-  if (byName >= 0) return byName;
-  const byContent = table.header.findIndex((name, index) => {
-    const cell = table.rows[0]?.cells[index] ?? "";
-    return isFree(name) && parseNumber(cell) === undefined && timeTexts([cell]) !== undefined;
-  });
+  const first = (index: number): string => table.rows[0]?.cells[index] ?? "";
+  const byName = table.header.flatMap((name, index) => (timeNames.test(name) && isFree(name) ? [index] : []));
+  // Of a day and a time of day the day leads.
+  if (byName.length > 0) return byName.find((index) => timeTexts([first(index)]) !== undefined) ?? byName[0];
+  const byContent = table.header.findIndex(
+    (name, index) => isFree(name) && parseNumber(first(index)) === undefined && timeTexts([first(index)]) !== undefined,
+  );
   return byContent >= 0 ? byContent : undefined;
 }
 
-const candleColumns = ["open", "high", "low", "close", "volume", "amount"];
-
 /** Candle columns where open, high, low and close are all there, else all numeric columns. */
 function defaultTargets(table: RawTable, used: readonly (number | undefined)[], notes: string[]): number[] {
-  const candles = candleColumns
-    .map((name) => table.header.findIndex((column) => column.toLowerCase() === name))
-    .filter((index) => index >= 0);
-  const isCandleTable = candleColumns.slice(0, 4).every((name) => table.header.some((column) => column.toLowerCase() === name));
-  const free = (isCandleTable ? candles : table.header.map((_, index) => index)).filter(
-    (index) => !used.includes(index) && table.header[index] !== "",
-  );
+  const candles = candleTargets(table.header.map((name, index) => (used.includes(index) ? "" : name)));
+  const free = (candles ?? table.header.map((_, index) => index)).filter((index) => !used.includes(index) && table.header[index] !== "");
   const kinds = free.map((index) => ({ index, kind: columnKind(table, index) }));
-  const numeric = kinds.filter(({ kind }) => kind === "numeric").map(({ index }) => index);
+  // A column of prices that holds text is a mistake to be shown, not a column to leave out.
+  const numeric = kinds.filter(({ kind }) => kind === "numeric" || (candles && kind === "text")).map(({ index }) => index);
   const empty = kinds.filter(({ kind }) => kind === "empty").map(({ index }) => `"${table.header[index]}"`);
   if (numeric.length > 0) {
     if (empty.length > 0) notes.push(`${table.name}: left out ${empty.join(", ")}, which ${empty.length === 1 ? "has" : "have"} no values`);
@@ -209,16 +205,19 @@ function groupRows(table: RawTable, idIndex: number | undefined, defaultId: stri
 }
 
 function readTimes(
+  { header }: RawTable,
   rows: readonly RawRow[],
   index: number,
-  frequency: string | undefined,
+  { frequency, time }: TableRequest,
   label: string,
-  column: string,
-): SeriesCalendar | undefined {
-  const cells = rows.map((row) => row.cells[index] ?? "");
-  const place = (at: number): string => `${rows[at]?.place}, column "${column}"`;
+): ReturnType<typeof timesOfSeries> {
+  const cellsOf = (column: number): string[] => rows.map((row) => row.cells[column] ?? "");
+  // Some files keep the day and the time of day in two columns.
+  const clock = time === undefined ? header.findIndex((name, column) => column !== index && clockNames.test(name)) : -1;
+  const cells = (clock < 0 ? undefined : joinClock(cellsOf(index), cellsOf(clock))) ?? cellsOf(index);
+  const place = (at: number): string => `${rows[at]?.place}, column "${header[index]}"`;
   const texts = timeTexts(cells);
-  if (texts !== "steps") return readCalendar(texts ?? cells, frequency, label, place);
+  if (texts !== "steps") return timesOfSeries(texts ?? cells, frequency, label, place);
   for (let at = 1; at < cells.length; at++) {
     if (Number(cells[at]) <= Number(cells[at - 1])) {
       throw new InputError(
@@ -227,5 +226,5 @@ function readTimes(
       );
     }
   }
-  return undefined;
+  return {};
 }

@@ -1,10 +1,6 @@
 /** Candles as the published predictor prepares them (model-spec C.6): missing columns filled, each column standardised in float32, clipped, and back. */
 import { candleColumns } from "./config.js";
 
-/** Columns of a candle in the model's order. */
-export const candleNames = ["open", "high", "low", "close", "volume", "amount"] as const;
-export type CandleName = (typeof candleNames)[number];
-
 /** Columns by name, [L] each; volume and amount may be missing. */
 export type CandleColumns = Readonly<Record<"open" | "high" | "low" | "close", ArrayLike<number>>> & {
   readonly volume?: ArrayLike<number> | undefined;
