@@ -229,7 +229,7 @@ const filter: GoldenFunction = (golden, context) => {
       ["logits", ""],
       ["tied", "tied"],
     ] as const) {
-      if (prefix !== "" && topK === 0) continue;
+      if (prefix !== "" && (topK === 0 || !golden.inputs.has(input))) continue;
       const shape = goldenInput(golden, input).shape as [number, number];
       const probabilities = run(Tensor.from(floats(golden, input), shape), settings).data() as Float32Array;
       const named = (name: string): string => `${prefix}${prefix === "" ? name : name[0]?.toUpperCase() + name.slice(1)}${index}`;
