@@ -88,6 +88,27 @@ describe("named", () => {
     expect(() => plan(stamps, 1)).toThrow(/several lengths/);
     expect(plan(stamps, 2, { frequency: "1h", calendar: "24/7" })).toEqual(["2024-01-01T08:00:00Z", "2024-01-01T09:00:00Z"]);
   });
+  test("a named length is kept where the stamps show another one", () => {
+    const hours = ["2024-01-01T00:00:00Z", "2024-01-01T01:00:00Z", "2024-01-01T02:00:00Z"];
+    expect(plan(hours, 2, { frequency: "2h" })).toEqual(["2024-01-01T04:00:00Z", "2024-01-01T06:00:00Z"]);
+    expect(plan(hours, 2, { frequency: "30min" })).toEqual(["2024-01-01T02:30:00Z", "2024-01-01T03:00:00Z"]);
+    // Sessions: the slots that were seen, a candle's length apart.
+    const days = ["2024-01-02", "2024-01-03", "2024-01-04"].flatMap((day) =>
+      ["09:00", "09:30", "10:00", "10:30"].map((clock) => `${day}T${clock}`),
+    );
+    expect(plan(days, 3, { frequency: "1h" })).toEqual(["2024-01-05T09:00:00", "2024-01-05T10:00:00", "2024-01-08T09:00:00"]);
+  });
+  test("mistakes in a calendar are named before any work", () => {
+    for (const [calendar, message] of [
+      [{ hollidays: [] }, /field "hollidays": known are weekdays, sessions, label and holidays/],
+      [{ holidays: 5 }, /holidays must be a list of dates/],
+      [{ holidays: ["25.12.2025"] }, /holidays must be a list of dates/],
+      [{ weekdays: [0, 1] }, /weekdays must be a list of days from 1 \(Monday\) to 7/],
+      [{ sessions: "09:30-16:00" }, /sessions must be a list/],
+      [{ label: "middle" }, /label must be "start" or "end"/],
+    ] as const)
+      expect(() => plan(["2024-01-01", "2024-01-02"], 1, { calendar } as unknown as CandleCalendarOptions)).toThrow(message);
+  });
 });
 
 describe("summer time", () => {
@@ -115,6 +136,8 @@ describe("summer time", () => {
     expect(plan(stamps, 2)).toEqual(["2024-03-31T05:00:00+02:00", "2024-03-31T06:00:00+02:00"]);
     const days = ["2024-03-29T00:00:00+01:00", "2024-03-30T00:00:00+01:00", "2024-03-31T00:00:00+01:00", "2024-04-01T00:00:00+02:00"];
     expect(plan(days, 1)).toEqual(["2024-04-02T00:00:00+02:00"]);
+    const autumn = ["2024-10-27T01:00:00+02:00", "2024-10-27T02:00:00+02:00", "2024-10-27T02:00:00+01:00", "2024-10-27T03:00:00+01:00"];
+    expect(plan(autumn, 1)).toEqual(["2024-10-27T04:00:00+01:00"]);
   });
   test("the repeated hour without offsets is an error that says so", () => {
     expect(() => plan(["2024-11-03T00:00", "2024-11-03T01:00", "2024-11-03T01:00", "2024-11-03T02:00"], 1)).toThrow(/occurs twice.*offset/);

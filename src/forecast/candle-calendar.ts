@@ -61,6 +61,7 @@ const longestClosure = 800;
 /** Checks ascending stamps and plans what comes after them. Throws InputError; `label` begins every message. */
 export function planCandles(input: readonly (string | Date)[], options: CandleCalendarOptions, label: string): CandlePlan {
   checkTimeZone(options.timeZone);
+  checkCalendar(options.calendar);
   const stamps = input.map((value, index) => toStamp(value, index, label));
   const times = stamps.map(instantOf);
   checkAscending(times, input, label);
@@ -83,6 +84,27 @@ export function planCandles(input: readonly (string | Date)[], options: CandleCa
       return { timestamps: due.map(write), locals: due.map(({ local }) => local) };
     },
   };
+}
+
+/** A market's hours as a caller gave them, who may have misspelt them. Throws InputError. */
+function checkCalendar(calendar: unknown): void {
+  if (typeof calendar !== "object" || calendar === null) return;
+  const market = calendar as Readonly<Record<string, unknown>>;
+  const { weekdays, sessions, label, holidays } = market;
+  const unknown = Object.keys(market).find((key) => !["weekdays", "sessions", "label", "holidays"].includes(key));
+  const isList = (value: unknown, fits: (item: unknown) => boolean): boolean => Array.isArray(value) && value.every(fits);
+  const isDay = (item: unknown): boolean => [1, 2, 3, 4, 5, 6, 7].includes(item as number);
+  const isDate = (item: unknown): boolean => typeof item === "string" && /^\d{4}-\d{2}-\d{2}$/.test(item);
+  const wrong = (field: string, expected: string): InputError =>
+    new InputError("calendar", `calendar.${field} must be ${expected}; got ${JSON.stringify(market[field])}`);
+  if (unknown !== undefined)
+    throw new InputError("calendar", `calendar has a field "${unknown}": known are weekdays, sessions, label and holidays`);
+  if (weekdays !== undefined && !isList(weekdays, isDay)) throw wrong("weekdays", "a list of days from 1 (Monday) to 7 (Sunday)");
+  if (sessions !== undefined && !isList(sessions, (session) => typeof session === "string"))
+    throw wrong("sessions", 'a list such as ["09:30-16:00"]');
+  if (label !== undefined && label !== "start" && label !== "end") throw wrong("label", '"start" or "end", the time a candle carries');
+  if (holidays !== undefined && typeof holidays !== "function" && !isList(holidays, isDate))
+    throw wrong("holidays", 'a list of dates such as ["2025-12-25"] or a rule (date) => boolean');
 }
 
 function toStamp(value: string | Date, index: number, label: string): Stamp {
@@ -119,9 +141,9 @@ function barLength(times: readonly number[], locals: readonly number[], named: s
   let [before, run] = [0, 0];
   for (let index = 1; index < times.length; index++) {
     const step = (times[index] as number) - (times[index - 1] as number);
-    // A day of 23 or 25 hours is a day.
+    // A day of 23 or 25 hours is a day; the hour that a clock shows twice is none.
     const wall = (locals[index] as number) - (locals[index - 1] as number);
-    const length = wall % millisecondsPerDay === 0 ? wall : step;
+    const length = wall > 0 && wall % millisecondsPerDay === 0 ? wall : step;
     counts.set(length, (counts.get(length) ?? 0) + 1);
     [before, run] = [length, length === before ? run + 1 : 1];
     runs.set(length, Math.max(runs.get(length) ?? 0, run));
@@ -232,13 +254,15 @@ function intradayFuture(
   times: readonly number[],
   locals: readonly number[],
   bar: number,
-  { calendar, timeZone }: CandleCalendarOptions,
+  { calendar, timeZone, frequency }: CandleCalendarOptions,
   label: string,
 ): (horizon: number) => Due[] {
   const last = locals[locals.length - 1] as number;
   const isHoliday = holidayTest(calendar);
   const market = typeof calendar === "object" ? calendar : undefined;
-  const continuous = times.every((time, index) => index === 0 || time - (times[index - 1] as number) === bar);
+  // A named length may differ from the steps there are; even steps are a market without breaks all the same.
+  const usual = frequency === undefined ? bar : (times[1] ?? 0) - (times[0] ?? 0);
+  const continuous = times.every((time, index) => index === 0 || time - (times[index - 1] as number) === usual);
   const aroundTheClock = calendar === "24/7" || (continuous && market?.sessions === undefined && market?.weekdays === undefined);
   if (aroundTheClock && !market?.holidays) {
     const instant = times[times.length - 1] as number;
@@ -260,8 +284,19 @@ function intradayFuture(
     collect(horizon, label, (step) => {
       const day = firstDay + step;
       if (!weekdays.includes(weekdayOf(day)) || isHoliday(day * millisecondsPerDay)) return [];
-      return slots.map((slot) => day * millisecondsPerDay + slot).filter((local) => local > last);
+      const due = slots.map((slot) => day * millisecondsPerDay + slot).filter((local) => local > last);
+      return frequency === undefined ? due : spaced(due, step === 0 ? last : -Infinity, bar);
     });
+}
+
+/** Those of ascending times that lie a candle's length after the one before, the first after `from`. */
+function spaced(times: readonly number[], from: number, bar: number): number[] {
+  let before = from;
+  return times.filter((time) => {
+    if (time - before < bar) return false;
+    before = time;
+    return true;
+  });
 }
 
 function sessionSlots(sessions: readonly string[], bar: number, position: "start" | "end", label: string): number[] {
