@@ -43,6 +43,7 @@ describe("CSV", () => {
     expect(shown(table)).toEqual(["demo/a: 1 2 3", "demo/b: 10 NaN -15"]);
     expect(table.series[0]?.calendar).toMatchObject({ timestamps: ["2024-01-01", "2024-01-02", "2024-01-03"], frequency: { label: "1d" } });
     expect(table.notes).toEqual([]);
+    expect(table.gaps).toEqual([]);
   });
 
   test.each([
@@ -112,12 +113,12 @@ describe("CSV", () => {
   test("gaps are told, and a named frequency is kept", async () => {
     const stamps = [0, 1, 2, 3, 4, 5, 6, 7, 8, 11].map((hour) => `2024-01-01T${String(hour).padStart(2, "0")}:00Z,${hour}`).join("\n");
     const rows = await read(`time,v\n${stamps}\n`);
-    expect(rows.notes).toEqual([expect.stringMatching(/^demo\d+: 1 gap in time, 2 steps of 1h missing, longest 2 \(steps are rows/)]);
+    expect(rows.gaps).toEqual([expect.stringMatching(/^demo\d+: 1 gap in time, 2 steps of 1h missing, longest 2 \(steps are rows/)]);
     expect(rows.series[0]).not.toHaveProperty("frequency");
     const named = await read(`time,v\n${stamps}\n`, { frequency: "h" });
     expect(named.series[0]).toMatchObject({ frequency: "h" });
     expect(named.series[0]?.calendar?.positions?.at(-1)).toBe(11);
-    expect(named.notes[0]).toMatch(/filled with missing values/);
+    expect(named.gaps[0]).toMatch(/filled with missing values/);
   });
 
   test("columns without values are left out with a note, unless nothing is left or they were asked for", async () => {

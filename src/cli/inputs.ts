@@ -132,7 +132,13 @@ function cut(entry: TableSeries, end: number): TableSeries {
     id,
     targets: columns(entry.targets),
     past: columns(entry.past),
-    ...(timestamps && timesOfSeries(timestamps.slice(0, end), frequency ?? calendar?.frequency?.label, id)),
+    ...(timestamps &&
+      timesOfSeries(
+        timestamps.slice(0, end),
+        entry.targets.map(({ name }) => name),
+        frequency ?? calendar?.frequency?.label,
+        id,
+      )),
     ...(frequency !== undefined && { frequency }),
   };
 }

@@ -159,7 +159,7 @@ function readSeries(entry: unknown, label: string, request: TableRequest, defaul
   if (targets.length === 0) throw new InputError("table-column", `${label} has no target column left beside the past covariates`);
   for (const column of targets) checkObserved(column, label);
   const frequency = request.frequency ?? textField(entry, "frequency", label);
-  const times = readTimes(entry, length, frequency, label);
+  const times = readTimes(entry, targets, frequency, label);
   return {
     id: textField(entry, "id", label) ?? defaultId,
     targets,
@@ -226,9 +226,15 @@ function maskColumns(columns: SeriesColumn[], mask: unknown, label: string): Ser
   });
 }
 
-function readTimes(entry: JsonObject, length: number, frequency: string | undefined, label: string): ReturnType<typeof timesOfSeries> {
+function readTimes(
+  entry: JsonObject,
+  targets: readonly SeriesColumn[],
+  frequency: string | undefined,
+  label: string,
+): ReturnType<typeof timesOfSeries> {
   const stamps = entry["timestamps"];
   if (stamps === undefined || stamps === null) return {};
+  const length = targets[0]?.values.length ?? 0;
   if (!Array.isArray(stamps) || stamps.length !== length) {
     const found = Array.isArray(stamps) ? `${stamps.length} timestamps` : `timestamps ${shown(stamps)}`;
     throw new InputError("timestamp", `${label} has ${length} values and ${found}; one timestamp per value is needed`);
@@ -236,5 +242,6 @@ function readTimes(entry: JsonObject, length: number, frequency: string | undefi
   const notText = stamps.findIndex((stamp) => typeof stamp !== "string");
   if (notText >= 0)
     throw new InputError("timestamp", `${label}, index ${notText}: ${shown(stamps[notText])} is no timestamp; expected ISO 8601 text`);
-  return timesOfSeries(stamps as string[], frequency, label);
+  const names = targets.map(({ name }) => name);
+  return timesOfSeries(stamps as string[], names, frequency, label);
 }

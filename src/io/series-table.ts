@@ -3,6 +3,7 @@
  */
 
 import { readCalendar, writtenStamps, type SeriesCalendar } from "./calendar.js";
+import { candleTargets } from "./candle-names.js";
 import { InputError } from "./errors.js";
 
 export interface SeriesColumn {
@@ -59,9 +60,13 @@ export function calendarOf({ calendar, irregular }: TableSeries): SeriesCalendar
   return calendar;
 }
 
-/** What stamps say of their series. Text, order and offsets must be right; steps that fit no frequency are kept as `irregular`. Throws `InputError`. */
+/**
+ * What stamps say of a series with columns `names`. Text, order and offsets must be right; steps that fit no frequency are an error too, and kept as
+ * `irregular` where the columns are candles. Throws `InputError`.
+ */
 export function timesOfSeries(
   stamps: readonly string[],
+  names: readonly string[],
   frequency: string | undefined,
   label: string,
   row?: (index: number) => string,
@@ -70,7 +75,7 @@ export function timesOfSeries(
     const calendar = readCalendar(stamps, frequency, label, row);
     return { timestamps: calendar.timestamps, calendar };
   } catch (error) {
-    if (!(error instanceof InputError && error.code === "irregular-steps")) throw error;
+    if (!(error instanceof InputError && error.code === "irregular-steps" && candleTargets(names))) throw error;
     return { timestamps: writtenStamps(stamps), irregular: error };
   }
 }

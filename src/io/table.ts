@@ -95,7 +95,7 @@ export function tableSeries(table: RawTable, request: TableRequest, defaultId: s
       name: table.header[index] ?? "",
       values: Float64Array.from(rows, (row) => readNumber(table, row, index)),
     });
-    const times = timeIndex === undefined ? {} : readTimes(table, rows, timeIndex, request, label);
+    const times = timeIndex === undefined ? {} : readTimes(table, rows, timeIndex, targets, request, label);
     const columns = targets.map(read);
     for (const column of columns) checkObserved(column, label);
     return { id, targets: columns, past: past.map(read), ...times, ...frequency };
@@ -208,6 +208,7 @@ function readTimes(
   { header }: RawTable,
   rows: readonly RawRow[],
   index: number,
+  targets: readonly number[],
   { frequency, time }: TableRequest,
   label: string,
 ): ReturnType<typeof timesOfSeries> {
@@ -217,7 +218,8 @@ function readTimes(
   const cells = (clock < 0 ? undefined : joinClock(cellsOf(index), cellsOf(clock))) ?? cellsOf(index);
   const place = (at: number): string => `${rows[at]?.place}, column "${header[index]}"`;
   const texts = timeTexts(cells);
-  if (texts !== "steps") return timesOfSeries(texts ?? cells, frequency, label, place);
+  const names = targets.map((column) => header[column] ?? "");
+  if (texts !== "steps") return timesOfSeries(texts ?? cells, names, frequency, label, place);
   for (let at = 1; at < cells.length; at++) {
     if (Number(cells[at]) <= Number(cells[at - 1])) {
       throw new InputError(
