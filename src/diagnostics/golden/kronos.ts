@@ -328,6 +328,7 @@ const predict: GoldenFunction = async (golden, context) => {
     "topP",
     "temperature",
     "clip",
+    "forced",
     "columns",
     "source",
     "timestamps",
