@@ -85,6 +85,8 @@ function makeFolders(directory: string): void {
 
 export class ArtifactCache {
   private added = 0;
+  /** Names in the folder when it was last read. */
+  private names: readonly string[] | undefined;
 
   private constructor(
     readonly directory: string,
@@ -128,11 +130,28 @@ export class ArtifactCache {
     return this.findEntry(`${stemOf(key)}-${key.compiler === undefined ? "" : `${key.compiler.slice(0, 8)}-`}`, ".so", "built");
   }
 
+  /**
+   * Looks among the names seen last, and reads the folder again when none of them serves: a start asks for dozens of entries, and a folder may hold thousands.
+   * Entries that went meanwhile are passed over.
+   */
   private findEntry(prefix: string, ending: ".so" | ".json", made: string): { readonly path?: string; readonly damaged: boolean } {
+    const known = this.names;
+    const found = known ? this.findAmong(known, prefix, ending, made) : { damaged: false };
+    if (found.path !== undefined || found.damaged) return found;
+    return this.findAmong((this.names = readdirSync(this.directory)), prefix, ending, made);
+  }
+
+  private findAmong(
+    names: readonly string[],
+    prefix: string,
+    ending: ".so" | ".json",
+    made: string,
+  ): { readonly path?: string; readonly damaged: boolean } {
     let damaged = false;
-    for (const file of readdirSync(this.directory)) {
+    for (const file of names) {
       if (!file.startsWith(prefix) || !file.endsWith(ending)) continue;
       const path = join(this.directory, file);
+      if (!lstatSync(path, { throwIfNoEntry: false })) continue;
       const problem = this.problemOf(path, file);
       if (problem === undefined) {
         markUsed(path);
