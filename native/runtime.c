@@ -588,26 +588,37 @@ static int64_t run_one(Kernel entry, char *const *pointers, const int64_t *numbe
   return run_region(&step, 1, threads, &never, &never, scratchBytes, false);
 }
 
+/* Nearest bf16, ties to even; a NaN stays one, made quiet. The same rule as src/ir/bf16.ts. */
+static uint16_t nearest_bf16(float value) {
+  uint32_t word;
+  memcpy(&word, &value, 4);
+  return (uint16_t)((word & 0x7fffffff) > 0x7f800000 ? (word >> 16) | 0x40 : (word + 0x7fff + ((word >> 16) & 1)) >> 16);
+}
+
 /* Unit = one panel. Reads a cache line of a row at a time, so the scattered writes stay inside 16 x 48 floats. */
 static void pack_panels(char *const *pointers, const int64_t *numbers, int64_t begin, int64_t end, char *scratch) {
   (void)scratch;
-  const int64_t rowStride = numbers[0], rows = numbers[1], depth = numbers[2];
+  const int64_t rowStride = numbers[0], rows = numbers[1], depth = numbers[2], halves = numbers[3];
   for (int64_t panel = begin; panel < end; panel++) {
     const int64_t first = panel * PANEL, filled = rows - first < PANEL ? rows - first : PANEL;
     const float *source = (const float *)pointers[0] + first * rowStride;
-    float *target = (float *)pointers[1] + panel * PANEL * depth;
-    if (filled < PANEL) memset(target, 0, (size_t)(PANEL * depth) * sizeof(float));
+    const size_t size = halves ? sizeof(uint16_t) : sizeof(float);
+    char *const target = pointers[1] + (size_t)(panel * PANEL * depth) * size;
+    if (filled < PANEL) memset(target, 0, (size_t)(PANEL * depth) * size);
     for (int64_t k0 = 0; k0 < depth; k0 += 16) {
       const int64_t width = depth - k0 < 16 ? depth - k0 : 16;
       for (int64_t row = 0; row < filled; row++)
-        for (int64_t k = k0; k < k0 + width; k++) target[k * PANEL + row] = source[row * rowStride + k];
+        if (halves)
+          for (int64_t k = k0; k < k0 + width; k++) ((uint16_t *)target)[k * PANEL + row] = nearest_bf16(source[row * rowStride + k]);
+        else
+          for (int64_t k = k0; k < k0 + width; k++) ((float *)target)[k * PANEL + row] = source[row * rowStride + k];
     }
   }
 }
 
-int64_t tg_pack_panels(int64_t source, int64_t rowStride, int64_t rows, int64_t depth, int64_t target, int64_t threads) {
+int64_t tg_pack_panels(int64_t source, int64_t rowStride, int64_t rows, int64_t depth, int64_t target, int64_t halves, int64_t threads) {
   char *const pointers[] = {(char *)(intptr_t)source, (char *)(intptr_t)target};
-  const int64_t numbers[] = {rowStride, rows, depth};
+  const int64_t numbers[] = {rowStride, rows, depth, halves};
   return run_one(pack_panels, pointers, numbers, (rows + PANEL - 1) / PANEL, threads, 0);
 }
 

@@ -6,7 +6,7 @@ export { Forecast, SeriesForecast, type ForecastJson, type ForecastReport, type 
 export type { PredictOptions, PredictProgress, StreamOptions } from "./forecast/options.js";
 export type { SeriesInput, Values } from "./forecast/series.js";
 export type { Timestamp, Warning } from "./forecast/calendar.js";
-export type { Device as DeviceChoice, KvCache, Mode } from "./forecast/settings.js";
+export type { Check, Device as DeviceChoice, KvCache, Mode, Weights } from "./forecast/settings.js";
 export type { ModelInspection } from "./models/inspection.js";
 export type { QuantileDecoding } from "./models/model.js";
 export { InputError } from "./forecast/errors.js";
@@ -29,6 +29,7 @@ export {
 export { AbortedError, type Device } from "./runtime/device.js";
 export { NativeError, type NativeErrorCode } from "./runtime/native/errors.js";
 export {
+  BitDifferenceError,
   currentStance,
   DeviceError,
   onEvent,

@@ -44,7 +44,7 @@ test("settings reach the loader and the model", async () => {
   );
   expect(run.error).toBe("");
   expect(run.loads).toMatchObject([
-    { reference: "bundled:x", options: { device: "reference", mode: "eager", threads: 1, kvCache: "none" } },
+    { reference: "bundled:x", options: { device: "reference", mode: "eager", threads: 1, kvCache: "none", weights: "f32" } },
   ]);
   expect(run.models[0]?.requests[0]).toMatchObject({ horizon: 2, samples: 3, seed: 9 });
   expect(run.models[0]?.requests[0]?.series.map((series) => series.values.map((row) => row.length))).toEqual([[10]]);

@@ -41,6 +41,10 @@ function linears(): ConformanceCase[] {
     one("linear so deep and wide that panels are taken in turns", counted([3, 20]), contractionBound(1537), (c) =>
       c.output(c.add("linear", [c.f32([rows, 1537], noise(1))], {}, [c.weight(400, 1537, noise(2, 0.02))])),
     ),
+    one("linear with weights stored as bf16", counted([1, 8, 17, 40]), contractionBound(1600), (c) => {
+      const y = c.add("linear", [c.f32([rows, 1600], noise(1))], {}, [c.weight(70, 1600, noise(2, 0.02), "bf16")]);
+      c.output(c.add("linear", [c.add("silu", [y])], {}, [c.weight(49, 70, noise(3), "bf16")]));
+    }),
     one("linear of a vector", [{}], contractionBound(20), (c) =>
       c.output(c.add("linear", [c.f32([20], noise(1))], {}, [c.weight(30, 20, noise(2))])),
     ),

@@ -96,6 +96,7 @@ export class FakeModel implements ForecastModel {
       device: "fake",
       mode: "reduce-overhead",
       kvCache: "static",
+      weights: "f32",
       threads: 1,
       compiles: this.requests.length > 0 ? 2 : 0,
       recompiles: 0,

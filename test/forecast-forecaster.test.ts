@@ -179,6 +179,7 @@ test("the report covers one call, Forecaster.report() the life", async () => {
     "device",
     "mode",
     "kvCache",
+    "weights",
     "threads",
     "compiles",
     "recompiles",

@@ -76,8 +76,8 @@ export class CaseBuilder {
   }
 
   /** A weight matrix [out, depth]. */
-  weight(out: number, depth: number, fill: Fill): StateDeclaration {
-    return this.state([out, depth], "f32", fill, { kind: "constant", layout: "panels" });
+  weight(out: number, depth: number, fill: Fill, dtype: "f32" | "bf16" = "f32"): StateDeclaration {
+    return this.state([out, depth], dtype, fill, { kind: "constant", layout: "panels" });
   }
 
   /** A constant vector or table, as a value. */

@@ -9,6 +9,7 @@ export interface KronosChoice {
   readonly device?: string;
   readonly threads?: number;
   readonly mode?: Mode;
+  readonly weights?: "f32" | "bf16";
   readonly kvCache?: KvCacheStrategy;
   readonly sharePrefix?: boolean;
 }
@@ -23,7 +24,7 @@ export function loadTiny(choice: KronosChoice = {}): KronosModel {
       { name: "tiny", checkpoint: model },
       { name: "tiny tokenizer", checkpoint: tokenizer },
       openDevice(device, threads === undefined ? {} : { threads }),
-      { mode, kvCache, sharePrefix },
+      { mode, kvCache, sharePrefix, weights: choice.weights },
     );
   } finally {
     model.source.close();

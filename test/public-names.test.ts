@@ -6,6 +6,7 @@ test("public names", () => {
   expect(Object.keys(tempograph).sort()).toMatchInlineSnapshot(`
     [
       "AbortedError",
+      "BitDifferenceError",
       "DeviceError",
       "Forecast",
       "Forecaster",

@@ -198,7 +198,7 @@ class RandomGraph {
   }
 
   #weight(out: number, depth: number): StateDeclaration {
-    return this.#case.weight(out, depth, this.#fill(1 / Math.sqrt(Math.max(depth, 1))));
+    return this.#case.weight(out, depth, this.#fill(1 / Math.sqrt(Math.max(depth, 1))), this.#random() < 0.25 ? "bf16" : "f32");
   }
 
   #linear(x: Node, out: number): Node {

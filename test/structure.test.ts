@@ -1,17 +1,18 @@
-/** Structure: how many kernels, launches and foreign calls a layer takes, what is computed for rows nobody reads, and what a contraction's inner loop is made of. */
+/** Structure: how many kernels, launches and foreign calls a layer takes, what is computed for rows nobody reads, and what inner loops are made of. */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { queryGroup, together, valueVectors } from "../src/codegen/attention.js";
 import { isaTable } from "../src/codegen/helpers.js";
 import { evaluateDim, sizeVar } from "../src/ir/dim.js";
-import type { CompiledGraph } from "../src/runtime/device.js";
+import type { CompiledGraph, Device } from "../src/runtime/device.js";
 import { findCompiler } from "../src/runtime/native/compiler.js";
 import { compilerFlags } from "../src/runtime/native/cpu.js";
 import { compile, rmsNorm, Tensor } from "../src/tensor/index.js";
 import { openDevice, size } from "../src/trace/entry.js";
-import { CaseBuilder, compileTogether, integers, nativeTargets, noise } from "./graph-harness.js";
+import { CaseBuilder, compileTogether, integers, noise, type GraphCase } from "./graph-harness.js";
 import { decoderLayer, layerArguments } from "./structure-layer.js";
 
 const device = openDevice("native").device;
@@ -142,44 +143,83 @@ function loopsOf(disassembly: string, name: string): string[][] {
   return innermost.map(({ start, end }) => lines.slice(start, end + 1).map(({ text }) => text));
 }
 
+const objdump = spawnSync("objdump", ["--version"]).status === 0;
+const compiler = findCompiler(process.env);
+
+/** Instruction sets of this processor's family: their code can be built and taken apart without being run. */
+const wide = (["avx512", "avx2"] as const).map((target) => {
+  const why = process.arch !== "x64" ? "not an x86-64 machine" : !objdump ? "no objdump here" : !compiler ? "no C compiler here" : "";
+  return { target, on: { name: "native", target } as Device, missing: why !== "", skipped: why ? ` (skipped: ${why})` : "" };
+});
+
+/** The machine code of the only kernel of a case. */
+function disassembly(target: "avx512" | "avx2", on: Device, one: GraphCase): string {
+  const [compiled] = compileTogether(one.name, on, [one], ["default"]).get("default") as [CompiledGraph];
+  const [source] = compiled.program.sources;
+  const [text, library] = [join(folder, `${one.name}.c`), join(folder, `${one.name}-${target}.so`)];
+  writeFileSync(text, source?.text ?? "");
+  const { path, leadingArguments } = compiler as NonNullable<typeof compiler>;
+  const built = spawnSync(path, [...leadingArguments, ...compilerFlags(target), "-o", library, text], { encoding: "utf8" });
+  expect(built.status, built.stderr).toBe(0);
+  return spawnSync("objdump", ["-d", "--no-show-raw-insn", library], { encoding: "utf8", maxBuffer: 1 << 28 }).stdout;
+}
+
+const fmas = (loop: readonly string[]): number => loop.filter((text) => text.startsWith("vfmadd")).length;
+const separate = (loop: readonly string[]): string[] => loop.filter((text) => /^v(mul|add)ps/.test(text));
+const spilled = (loop: readonly string[]): string[] =>
+  loop.filter((text) => /\(%rsp|\(%rbp/.test(text) && /^vmov\w+\s+%[xyz]mm/.test(text));
+
 describe("the contraction's inner loop", () => {
-  const objdump = spawnSync("objdump", ["--version"]).status === 0;
-  const compiler = findCompiler(process.env);
-  for (const { target, device: native, reason } of nativeTargets().filter(({ target: isa }) => isa === "avx512" || isa === "avx2")) {
-    const why = !objdump ? "no objdump here" : !compiler ? "no C compiler here" : reason;
-    it.skipIf(!objdump || !compiler || !native)(
-      `${target}: one fma per vector of the tile, nothing kept on the stack${why ? ` (skipped: ${why})` : ""}`,
-      () => {
-        const rows = sizeVar("rows", 0, 64);
-        const c = new CaseBuilder("tile");
-        c.output(c.add("linear", [c.f32([rows, 64], noise(1))], {}, [c.weight(48, 64, noise(2))]));
-        const [compiled] = compileTogether("tile", native as NonNullable<typeof native>, [c.finish([])], ["default"]).get(
-          "default",
-        ) as CompiledGraph[];
-        const [source] = (compiled as CompiledGraph).program.sources;
-        writeFileSync(join(folder, "tile.c"), source?.text ?? "");
-        const { path, leadingArguments } = compiler as NonNullable<typeof compiler>;
-        const built = spawnSync(
-          path,
-          [...leadingArguments, ...compilerFlags(target), "-o", join(folder, `${target}.so`), join(folder, "tile.c")],
-          { encoding: "utf8" },
-        );
-        expect(built.status, built.stderr).toBe(0);
-        const disassembly = spawnSync("objdump", ["-d", "--no-show-raw-insn", join(folder, `${target}.so`)], {
-          encoding: "utf8",
-          maxBuffer: 1 << 28,
-        }).stdout;
-        const loops = loopsOf(disassembly, "tile_full").filter((loop) => loop.some((text) => text.startsWith("vfmadd")));
-        // One loop, or one for each part of the panel.
+  for (const { target, on, missing, skipped } of wide)
+    for (const stored of ["f32", "bf16"] as const)
+      it.skipIf(missing)(`${target}, ${stored} weights: one fma per vector of the tile, nothing kept on the stack${skipped}`, () => {
+        const c = new CaseBuilder(`tile_${stored}`);
+        c.output(c.add("linear", [c.f32([sizeVar("rows", 0, 64), 64], noise(1))], {}, [c.weight(48, 64, noise(2), stored)]));
+        const name = stored === "f32" ? "tile_full" : "tile_full_bf16";
+        const loops = loopsOf(disassembly(target, on, c.finish([])), name).filter((loop) => fmas(loop) > 0);
         const { tile } = isaTable[target];
-        const parts = 48 / (tile.vectors * tile.lanes);
-        expect([1, parts]).toContain(loops.length);
+        // One loop, or one for each part of the panel.
+        expect([1, 48 / (tile.vectors * tile.lanes)]).toContain(loops.length);
         for (const loop of loops) {
-          expect(loop.filter((text) => text.startsWith("vfmadd")).length % (tile.rows * tile.vectors)).toBe(0);
-          expect(loop.filter((text) => /^v(mul|add)ps/.test(text))).toEqual([]);
-          expect(loop.filter((text) => /\(%rsp|\(%rbp/.test(text) && /^vmov\w+\s+%[xyz]mm/.test(text))).toEqual([]);
+          const steps = fmas(loop) / (tile.rows * tile.vectors);
+          expect(Number.isInteger(steps) && steps > 0, `${fmas(loop)} fmas`).toBe(true);
+          expect(separate(loop)).toEqual([]);
+          expect(spilled(loop)).toEqual([]);
+          // Widening is two instructions for each vector of weights, none for f32.
+          for (const instruction of ["vpmovzxwd", "vpslld"])
+            expect(loop.filter((text) => text.startsWith(instruction))).toHaveLength(stored === "bf16" ? steps * tile.vectors : 0);
         }
-      },
-    );
-  }
+      });
+});
+
+describe("the attention's inner loops", () => {
+  for (const { target, on, missing, skipped } of wide)
+    it.skipIf(missing)(`${target}: one fma per score vector and per value vector, for one query and for a group${skipped}`, () => {
+      const [tokens, keys] = [sizeVar("tokens", 0, 64), sizeVar("keys", 0, 64)];
+      const [heads, width, blocks, stored] = [2, 24, 8, 32];
+      const c = new CaseBuilder("attention", { keys: 3 });
+      const cache = [
+        c.state([keys, heads, blocks, width, 16], "f32", noise(1)),
+        c.state([keys, heads, 16 * blocks, stored], "f32", noise(2)),
+      ];
+      const vectors = [c.i32([tokens], integers(3, 0, 2)), c.i32([tokens], integers(4, 1, 100))];
+      const prefix = [c.i32([tokens], integers(5, 0, 2)), c.i32([tokens], integers(6, 0, 100))];
+      const query = c.f32([tokens, heads, width], noise(7));
+      c.output(c.add("attention", [query, ...vectors, ...prefix], { scale: 0.25, valueWidth: width }, [...cache, ...cache]));
+      const code = disassembly(target, on, c.finish([]));
+      const parts = 16 / isaTable[target].tile.lanes;
+      const { joint, single, values } = together[target];
+      const all = valueVectors(stored);
+      // Loops of the functions for one query, and of the kernel itself for a group: a full step, and where it differs the rest.
+      const expected = {
+        [`scores_${width}_one`]: [single, 1],
+        [`weigh_${width}_one`]: [all],
+        attention: [queryGroup * joint, queryGroup, queryGroup * Math.min(values, all)],
+      };
+      for (const [name, counts] of Object.entries(expected)) {
+        const chains = loopsOf(code, name).filter((loop) => fmas(loop) > 0 && separate(loop).length === 0);
+        const found = [...new Set(chains.map((loop) => fmas(loop) / parts))].sort((a, b) => a - b);
+        expect(found, name).toEqual([...new Set(counts)].sort((a, b) => a - b));
+      }
+    });
 });

@@ -14,6 +14,7 @@ export interface ModelChoice {
   readonly device?: "native" | "reference";
   readonly deviceOptions?: DeviceOptions;
   readonly mode?: Mode;
+  readonly weights?: "f32" | "bf16";
   readonly kvCache?: KvCacheStrategy;
   readonly sharePrefix?: boolean;
   /** Replaces the formula checkpoint, for planted faults. */
@@ -27,6 +28,7 @@ export function loadToto1(choice: ModelChoice = {}): Toto1Model {
   return Toto1Model.load(preset, checkpoint, openDevice(device, deviceOptions), {
     mode,
     kvCache: choice.kvCache ?? "static",
+    weights: choice.weights,
     ...(choice.sharePrefix === undefined ? {} : { sharePrefix: choice.sharePrefix }),
   });
 }

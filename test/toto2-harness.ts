@@ -13,6 +13,7 @@ export interface ModelChoice {
   readonly device?: "native" | "reference";
   readonly deviceOptions?: DeviceOptions;
   readonly mode?: Mode;
+  readonly weights?: "f32" | "bf16";
   /** Replaces the formula checkpoint, for planted faults. */
   readonly checkpoint?: Checkpoint;
 }
@@ -21,7 +22,7 @@ export interface ModelChoice {
 export function loadToto2(choice: ModelChoice = {}): Toto2Model {
   const { preset = "toto2-tiny", seed = 7, set = {}, device = "native", deviceOptions = {}, mode = "reduce-overhead" } = choice;
   const checkpoint = choice.checkpoint ?? formulaCheckpoint(preset, { seed, set });
-  return Toto2Model.load(preset, checkpoint, openDevice(device, deviceOptions), { mode, kvCache: "static" });
+  return Toto2Model.load(preset, checkpoint, openDevice(device, deviceOptions), { mode, kvCache: "static", weights: choice.weights });
 }
 
 /** Loads, predicts and disposes. */

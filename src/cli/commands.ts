@@ -53,7 +53,19 @@ function forecastCommand(command: Command, context: CliContext, finish: Finish):
   command
     .description("forecast the series of a CSV, JSON, JSON Lines or Parquet file")
     .argument("<file>", "the file, or - for standard input");
-  settingOptions(command, ["model", "horizon", "context", "samples", "quantiles", "seed", "device", "mode", "kvCache", "threads"]);
+  settingOptions(command, [
+    "model",
+    "horizon",
+    "context",
+    "samples",
+    "quantiles",
+    "seed",
+    "device",
+    "mode",
+    "kvCache",
+    "weights",
+    "threads",
+  ]);
   command
     .option("--time <column>", "column of timestamps")
     .option("--target <columns>", "columns to forecast, with commas between")
@@ -96,7 +108,7 @@ function evaluateCommand(command: Command, context: CliContext, finish: Finish):
   command
     .description("score a model on the known ends of series, against forecasts anyone can make without one")
     .argument("<paths...>", "CSV or JSON files, corpus folders (pairs NAME.json and NAME.npy), or - for standard input");
-  settingOptions(command, ["model", "horizon", "context", "samples", "seed", "device", "mode", "kvCache", "threads"]);
+  settingOptions(command, ["model", "horizon", "context", "samples", "seed", "device", "mode", "kvCache", "weights", "threads"]);
   command
     .option("--time <column>", "column of timestamps")
     .option("--target <columns>", "columns to evaluate, with commas between")
@@ -222,7 +234,7 @@ function inspectCommand(command: Command, context: CliContext, finish: Finish): 
   command
     .description("run one small forecast and show its programs, kernels, memory, compile time and guards")
     .argument("[model]", "bundled:NAME or a folder (default: the setting --model)");
-  settingOptions(command, ["horizon", "context", "samples", "seed", "device", "mode", "kvCache", "threads"]);
+  settingOptions(command, ["horizon", "context", "samples", "seed", "device", "mode", "kvCache", "weights", "threads"]);
   command
     .option("--profile", "time, arithmetic and memory traffic of each part of the model")
     .option("--json", "as JSON")
@@ -237,7 +249,7 @@ function compileCommand(command: Command, context: CliContext, finish: Finish): 
     .description("compile a model ahead of time into a bundle that runs without a compiler")
     .argument("<model>", "bundled:NAME or a folder")
     .option("--out <folder>", "new folder of the bundle");
-  settingOptions(command, ["horizon", "context", "samples", "mode", "kvCache"]);
+  settingOptions(command, ["horizon", "context", "samples", "mode", "kvCache", "weights"]);
   command
     .option("--variates <counts>", "numbers of variates to compile for, with commas between (default: 1)")
     .option("--with-weights", "copy the weights into the bundle instead of naming their folder")

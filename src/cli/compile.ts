@@ -38,7 +38,12 @@ export async function runCompile(model: string, flags: CompileFlags, context: Cl
   const programs: Programs = new Map();
   const stop = onProgram((key, program) => programs.set(key, program));
   try {
-    const forecaster = await context.load(values.model, { device: "native", mode: values.mode, kvCache: values.kvCache });
+    const forecaster = await context.load(values.model, {
+      device: "native",
+      mode: values.mode,
+      kvCache: values.kvCache,
+      weights: values.weights,
+    });
     try {
       for (const count of variates) await warm(forecaster, count, values, context);
       const { device } = openDevice("native");
@@ -46,7 +51,7 @@ export async function runCompile(model: string, flags: CompileFlags, context: Cl
       device.writeBundle(
         target,
         programs,
-        { ...about, family: forecaster.family, mode: values.mode, kvCache: values.kvCache, variates },
+        { ...about, family: forecaster.family, mode: values.mode, kvCache: values.kvCache, weights: values.weights, variates },
         files,
       );
       if (!flags.quiet) note(context, `${out}: ${programs.size} programs for ${device.target}; load it with --model ${out}`);

@@ -27,6 +27,7 @@ export async function runDemo(context: CliContext): Promise<number> {
     device: values.device,
     mode: values.mode,
     kvCache: values.kvCache,
+    weights: values.weights,
     ...(values.threads === undefined ? {} : { threads: values.threads }),
   });
   try {

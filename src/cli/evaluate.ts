@@ -70,6 +70,7 @@ export async function runEvaluate(paths: readonly string[], flags: EvaluateFlags
     device: values.device,
     mode: values.mode,
     kvCache: values.kvCache,
+    weights: values.weights,
     ...(values.threads === undefined ? {} : { threads: values.threads }),
     onNote: (text) => {
       if (flags.quiet !== true) note(context, text);

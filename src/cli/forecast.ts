@@ -64,6 +64,7 @@ export async function runForecast(file: string, flags: ForecastFlags, context: C
     device: values.device,
     mode: values.mode,
     kvCache: values.kvCache,
+    weights: values.weights,
     ...(flags.tokenizer === undefined ? {} : { tokenizer: flags.tokenizer }),
     ...(flags.revision === undefined ? {} : { revision: flags.revision }),
     ...(flags.offline === undefined ? {} : { offline: flags.offline }),

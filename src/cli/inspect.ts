@@ -8,6 +8,7 @@ import type { SettingName } from "../forecast/settings.js";
 import type { Forecaster, ForecastReport, ModelInspection, SeriesInput } from "../index.js";
 import type { CliContext } from "./context.js";
 import { bytes, duration } from "./numbers.js";
+import { checkLine } from "./present.js";
 import { settingFlags } from "./setting-flags.js";
 import { renderTable } from "./table.js";
 
@@ -74,6 +75,7 @@ export async function runInspect(reference: string | undefined, flags: InspectFl
     device: values.device,
     mode: values.mode,
     kvCache: values.kvCache,
+    weights: values.weights,
     ...(values.threads === undefined ? {} : { threads: values.threads }),
   });
   try {
@@ -128,11 +130,12 @@ function asJson(model: string, forecaster: Forecaster, asked: Asked, report: For
 function asText(model: string, forecaster: Forecaster, asked: Asked, report: ForecastReport, inspection: ModelInspection): string {
   const { device, programs } = inspection;
   const lines = [
-    `${model} (${forecaster.family}), one forecast of ${asked.horizon} steps from ${asked.context}, ${report.mode}, kv cache ${report.kvCache}`,
+    `${model} (${forecaster.family}), one forecast of ${asked.horizon} steps from ${asked.context}, ${report.mode}, kv cache ${report.kvCache}, weights ${report.weights}`,
     `device      ${device.description}`,
     `memory      ${bytes(device.allocatedBytes)} on the device: weights, caches, arenas`,
     `kernels     ${device.kernelsCompiled} compiled, ${device.cacheHits} from the artifact cache, ${duration(device.buildMilliseconds)}`,
     `forecast    ${report.compiles} compiles, ${report.recompiles} recompiles, ${report.graphBreaks} graph breaks, ${report.fallbacks} fallbacks, ${report.capturedSteps} of ${report.steps} steps captured`,
+    ...(report.check ? [checkLine(report.check)] : []),
     "",
     programTable(programs),
   ];

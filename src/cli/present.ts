@@ -128,11 +128,18 @@ export function forecastParquet(forecast: Forecast): Promise<Uint8Array> {
 export function reportLines(report: ForecastReport): string[] {
   const time = report.milliseconds;
   return [
-    `device ${report.device}, mode ${report.mode}, kv cache ${report.kvCache}, threads ${report.threads}, peak ${bytes(report.peakBytes)}`,
+    `device ${report.device}, mode ${report.mode}, kv cache ${report.kvCache}, weights ${report.weights}, threads ${report.threads}, peak ${bytes(report.peakBytes)}`,
     `load ${duration(time.load)}, compile ${duration(time.compile)}, first forecast ${duration(time.first)}, forecasts in all ${duration(time.total)}`,
     `compiles ${report.compiles}, recompiles ${report.recompiles}, graph breaks ${report.graphBreaks}, fallbacks ${report.fallbacks}`,
     `steps ${report.steps}, captured ${report.capturedSteps}, calls per step ${report.foreignCallsPerStep}, waits ${report.waits}`,
+    ...(report.check ? [checkLine(report.check)] : []),
   ];
+}
+
+/** What the check compared, and whether that was anything. */
+export function checkLine({ runs, values, outputs, states, elements }: NonNullable<ForecastReport["check"]>): string {
+  if (values + outputs + states === 0) return "check bits: nothing was compared; every program ran op by op anyway";
+  return `check bits: ${values} values, ${outputs} outputs and ${states} states of ${runs} runs (${elements} numbers) equal those of running op by op`;
 }
 
 function levelsOf(forecast: Forecast): readonly number[] {

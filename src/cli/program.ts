@@ -11,7 +11,10 @@ import { note } from "./context.js";
 import { ownSpellings } from "./flag-aliases.js";
 
 /** Error classes whose message already says what was found and what to do; they are not ours to call internal. */
-const EXPECTED_CODES: readonly string[] = ["device-unavailable", "recompile"];
+const EXPECTED_CODES: readonly string[] = ["device-unavailable", "recompile", "bits-differ"];
+
+/** A check that fell short is an answer of its own, apart from input that is wrong. */
+const fellShort = (error: unknown): boolean => error instanceof Error && "code" in error && error.code === "bits-differ";
 
 /** Runs one command line (without node and script). Returns the exit code; never throws. */
 export async function runProgram(words: readonly string[], context: CliContext): Promise<number> {
@@ -63,7 +66,7 @@ function failure(error: unknown, context: CliContext): number {
   note(context, isExpected(error) ? message : `internal error, please report it: ${message}`);
   const debug = readSwitch(context.environment[SETTINGS.debug.environment]) === true;
   if (!(error instanceof InputError) && debug && error instanceof Error) context.writeError(`${error.stack}\n`);
-  return 2;
+  return fellShort(error) ? 1 : 2;
 }
 
 function isExpected(error: unknown): boolean {

@@ -42,7 +42,7 @@ export function registers({ isa }: AttentionShape): {
 }
 
 /** Key blocks scored at once, for four queries and for one; vectors of sixteen values weighed at once for four queries. As many as registers can hold the sums of. */
-const together: Record<TargetIsa, { readonly joint: number; readonly single: number; readonly values: number }> = {
+export const together: Record<TargetIsa, { readonly joint: number; readonly single: number; readonly values: number }> = {
   avx512: { joint: 4, single: 8, values: 4 },
   avx2: { joint: 1, single: 4, values: 1 },
   neon: { joint: 1, single: 2, values: 4 },

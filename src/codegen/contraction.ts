@@ -4,6 +4,7 @@
  */
 import { resolveAccess } from "../ir/access.js";
 import { multiplyDims, productOf, type Dim } from "../ir/dim.js";
+import { dtypes } from "../ir/dtype.js";
 import type { Node } from "../ir/graph.js";
 import type { ContractionKernel, ContractionSegment, Units } from "../ir/kernel.js";
 import type { ContractionSchedule } from "../ir/schedule.js";
@@ -13,7 +14,7 @@ import { isaTable, type TargetIsa } from "./helpers.js";
 import { RowEmitter } from "./rows.js";
 import { fitsTarget, usualContractionSchedule } from "./schedule.js";
 import { iterationOf, StepPlanner, type Step } from "./steps.js";
-import type { KernelWriter } from "./writer.js";
+import { cType, type KernelWriter } from "./writer.js";
 
 /** Columns of a weight panel: a constant of the device, because packing depends on it. */
 export const panelColumns = 48;
@@ -48,22 +49,39 @@ const lineBytes = 64;
 
 /** Widest part of a panel whose accumulators `rows` rows may take without more registers than the full tile has. */
 const columnsOf = (rows: number, tile: Tile, lanes: number): number =>
-  [48, 24, 16, 8].find(
+  [48, 24, 16, 12, 8].find(
     (columns) =>
       columns % lanes === 0 && (columns === tile.columns || (columns > tile.columns && rows * columns <= tile.rows * tile.columns)),
   ) as number;
 
-/** The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. `cut` adds the form that fetches the next piece of weights. */
-function tileFunctions(isa: TargetIsa, tile: Tile, suffix: string, cut: boolean): string[] {
+/** How a contraction's weights are stored; a computed matrix is f32. */
+type Stored = "f32" | "bf16";
+
+const storedAs = (node: Node): Stored => (node.op === "linear" && node.states[0]?.state.dtype === "bf16" ? "bf16" : "f32");
+
+/** How a kernel's weights are stored, each form once. */
+export const storedForms = (kernel: ContractionKernel): readonly Stored[] => [
+  ...new Set(kernel.segments.flatMap(({ contractions }) => contractions.map(storedAs))),
+];
+
+const storedSuffix = (stored: Stored): string => (stored === "f32" ? "" : `_${stored}`);
+
+/**
+ * The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. `cut` adds the form that fetches the next piece of weights. Weights stored
+ * as bf16 are widened, which is exact, as they are loaded.
+ */
+function tileFunctions(isa: TargetIsa, tile: Tile, size: string, cut: boolean, stored: Stored): string[] {
   const { rows, prefetchBytes } = tile;
   const { lanes } = isaTable[isa].tile;
   const vectors = columnsOf(1, tile, lanes) / lanes;
   const type = `f32x${lanes}`;
   const form = lanes === 16 ? "f32" : type;
+  const suffix = storedSuffix(stored) + size;
+  const load = stored === "f32" ? `load_${form}` : `widen_${form}`;
   const call = (height: number, fetch: number): string =>
     `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${columnsOf(height, tile, lanes)}, ${fetch}, ${fetch === 2 ? "ahead" : "0"});`;
   const cases = Array.from({ length: rows }, (_, index) => `    case ${index + 1}: ${call(index + 1, 1)} break;`).join("\n");
-  const operands = "const float *a, int64_t stride, const float *b, int64_t depth, float *out, int carry";
+  const operands = `const float *a, int64_t stride, const ${cType[stored]} *b, int64_t depth, float *out, int carry`;
   const forms = `static __attribute__((noinline, unused)) void tile${suffix}(int64_t rows, ${operands}) {
   switch (rows) {
 ${cases}
@@ -93,11 +111,11 @@ INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, 
       const int64_t to = from + step < depth ? from + step : depth;
       if (fetch == 2) __builtin_prefetch(ahead, 0, 3), ahead += ${lineBytes};
       for (int64_t k = from; k < to; k++) {
-        const float *const line = b + k * ${panelColumns} + column;
+        const ${cType[stored]} *const line = b + k * ${panelColumns} + column;
         ${type} w[${vectors}];
 #pragma GCC unroll ${vectors}
         for (int v = 0; v < vectors; v++) {
-          w[v] = load_${form}(line + ${lanes} * v);
+          w[v] = ${load}(line + ${lanes} * v);
 ${each}        }
 #pragma GCC unroll ${rows}
         for (int m = 0; m < rows; m++) {
@@ -155,7 +173,7 @@ export class ContractionEmitter {
   }
 
   get functions(): string[] {
-    return tileFunctions(this.isa, tileOf(this.schedule), this.#suffix, this.#cut);
+    return storedForms(this.kernel).flatMap((stored) => tileFunctions(this.isa, tileOf(this.schedule), this.#suffix, this.#cut, stored));
   }
 
   /** The inner axis is taken up in pieces, panel by panel. */
@@ -269,10 +287,12 @@ export class ContractionEmitter {
     const { writer } = this;
     const { blockRows, chunkDepth, panelsTogether, tileRows } = this.schedule;
     const rowStride = packedStride(chunkDepth);
-    const tile = (name: string, lead: string): string => `${name}${this.#suffix}(${lead}a, stride, w, part, sums, k > 0);`;
     const rows = writer.number(this.#rows);
     const [node] = segment.contractions as readonly [Node];
-    const weight = writer.pointer(node.states[0]?.state as object, "f32", "weight");
+    const stored = storedAs(node);
+    const suffix = storedSuffix(stored) + this.#suffix;
+    const tile = (name: string, lead: string): string => `${name}${suffix}(${lead}a, stride, w, part, sums, k > 0);`;
+    const weight = writer.pointer(node.states[0]?.state as object, stored, "weight");
     const area = writer.scratch(panelsTogether * blockRows * panelColumns);
     const packed = writer.scratch(blockRows * rowStride);
     writer.block("for (int64_t unit = begin; unit < end;)", () => {
@@ -292,7 +312,9 @@ export class ContractionEmitter {
           `if (count > 16) for (int64_t m = 0; m < count; m++) memcpy(${packed} + m * ${rowStride}, ${x.pointer} + m * ${x.stride} + k, (size_t)part * 4);`,
         );
         writer.block("for (int64_t u = unit; u < stop; u++)", () => {
-          writer.line(`const float *const w = ${weight} + (u % ${this.#panels}) * ${this.#depth * panelColumns} + k * ${panelColumns};`);
+          writer.line(
+            `const ${cType[stored]} *const w = ${weight} + (u % ${this.#panels}) * ${this.#depth * panelColumns} + k * ${panelColumns};`,
+          );
           writer.block(`for (int64_t m = 0; m < count; m += ${tileRows})`, () => {
             writer.line(`const int64_t height = count - m < ${tileRows} ? count - m : ${tileRows};`);
             writer.line(`const float *const a = x + m * stride;`);
@@ -327,11 +349,12 @@ export class ContractionEmitter {
     );
     writer.block(`for (int64_t m = 0; m < count; m += ${tileRows})`, () => {
       writer.line(`const int64_t height = count - m < ${tileRows} ? count - m : ${tileRows};`);
+      const suffixes = segment.contractions.map((contraction) => storedSuffix(storedAs(contraction)) + this.#suffix);
       const call = (name: string, lead: string): string =>
         weights
           .map(
             (weight, index) =>
-              `${name}${this.#suffix}(${lead}${x.pointer} + m * ${x.stride}, ${x.stride}, ${weight}, ${this.#depth}, sums${index}, 0);`,
+              `${name}${suffixes[index]}(${lead}${x.pointer} + m * ${x.stride}, ${x.stride}, ${weight}, ${this.#depth}, sums${index}, 0);`,
           )
           .join(" ");
       writer.line(`if (m > 0 && height == ${tileRows}) { ${call("tile_full", "")} }`);
@@ -355,12 +378,16 @@ export class ContractionEmitter {
       ) ?? tileRows;
     const linesPerTile = Math.ceil(chunkDepth / aheadEvery) * (panelColumns / tileColumns);
     weights.forEach((weight, index) => {
+      const stored = storedAs(segment.contractions[index] as Node);
+      const suffix = storedSuffix(stored) + this.#suffix;
       const area = (this.#sums[index] ??= writer.scratch(this.schedule.blockRows * panelColumns));
       writer.line(`float *const sums${index} = ${area};`);
       writer.block(`for (int64_t k = 0; k < ${this.#depth}; k += ${chunkDepth})`, () => {
         writer.line(`const int64_t part = ${this.#depth} - k < ${chunkDepth} ? ${this.#depth} - k : ${chunkDepth};`);
-        writer.line(`const int64_t lines = part * ${(panelColumns * 4) / lineBytes}, rows = count <= 8 ? ${wide} : ${tileRows};`);
-        writer.line(`const float *const w = ${weight} + k * ${panelColumns};`);
+        writer.line(
+          `const int64_t lines = part * ${panelColumns * dtypes[stored].bytes} / ${lineBytes}, rows = count <= 8 ? ${wide} : ${tileRows};`,
+        );
+        writer.line(`const ${cType[stored]} *const w = ${weight} + k * ${panelColumns};`);
         writer.line(`const char *next = (const char *)(w + part * ${panelColumns}), *const stop = next + lines * ${lineBytes};`);
         writer.block("for (int64_t m = 0; m < count; m += rows)", () => {
           writer.line(`const int64_t height = count - m < rows ? count - m : rows;`);
@@ -368,10 +395,10 @@ export class ContractionEmitter {
           writer.line(`float *const sums = sums${index} + m * ${panelColumns};`);
           const operands = `a, ${x.stride}, w, part, sums, k > 0`;
           writer.line(
-            `if (height == ${tileRows} && next < stop) { tile_ahead${this.#suffix}(${operands}, next); next += ${linesPerTile * lineBytes}; }`,
+            `if (height == ${tileRows} && next < stop) { tile_ahead${suffix}(${operands}, next); next += ${linesPerTile * lineBytes}; }`,
           );
-          writer.line(`else if (height == ${tileRows}) tile_full${this.#suffix}(${operands});`);
-          writer.line(`else tile${this.#suffix}(height, ${operands});`);
+          writer.line(`else if (height == ${tileRows}) tile_full${suffix}(${operands});`);
+          writer.line(`else tile${suffix}(height, ${operands});`);
         });
       });
     });
@@ -383,7 +410,7 @@ export class ContractionEmitter {
   #weight(node: Node, panel: string, panelElements: number, packed: string | undefined): string {
     const { writer } = this;
     const state = node.states[0]?.state;
-    if (node.op === "linear" && state) return `${writer.pointer(state, "f32", "weight")} + ${panel} * ${panelElements}`;
+    if (node.op === "linear" && state) return `${writer.pointer(state, storedAs(node), "weight")} + ${panel} * ${panelElements}`;
     const matrix = node.inputs[1] as Node;
     const width = node.shape[node.shape.length - 1] as number;
     const source = plainPointer(writer, matrix, "matrix");
@@ -449,6 +476,11 @@ export class ContractionEmitter {
 /** Useful work of a contraction kernel, for profiles. */
 export function contractionCost(kernel: ContractionKernel): { flops: Dim; bytes: Dim } {
   const rows = productOf(kernel.x.shape.slice(0, -1));
-  const columns = kernel.segments.reduce((sum, segment) => sum + segment.width * segment.contractions.length, 0);
-  return { flops: multiplyDims(rows, 2 * kernel.depth * columns), bytes: 4 * kernel.depth * columns };
+  const sum = (perColumn: (node: Node) => number): number =>
+    kernel.segments.reduce(
+      (total, { width, contractions }) => total + width * contractions.reduce((part, node) => part + perColumn(node), 0),
+      0,
+    );
+  const bytes = kernel.depth * sum((node) => dtypes[storedAs(node)].bytes);
+  return { flops: multiplyDims(rows, 2 * kernel.depth * sum(() => 1)), bytes };
 }

@@ -14,7 +14,7 @@ interface IsaRecord {
   /** Compare in two halves: compilers take whole vectors apart, lane by lane and with a branch each, where no register holds one. */
   readonly comparesHalves: boolean;
   /** Rows and vectors of the accumulator tile that fits the register file; `lanes` of its vectors, 16 where the registers are as wide. */
-  readonly tile: { readonly rows: number; readonly vectors: number; readonly lanes: 8 | 16 };
+  readonly tile: { readonly rows: number; readonly vectors: number; readonly lanes: 4 | 8 | 16 };
 }
 
 const fmaByLane = "  f32x16 r;\n  for (int l = 0; l < 16; l++) r[l] = __builtin_fmaf(a[l], b[l], c[l]);\n  return r;";
@@ -37,7 +37,15 @@ export const isaTable: Record<TargetIsa, IsaRecord> = {
     comparesHalves: true,
     tile: { rows: 4, vectors: 3, lanes: 8 },
   },
-  neon: { fma: viaClang(fmaByLane), comparesHalves: false, tile: { rows: 4, vectors: 1, lanes: 16 } },
+  neon: {
+    fma: viaClang(`  float32x4_t x[4], y[4], z[4];
+  memcpy(x, &a, 64), memcpy(y, &b, 64), memcpy(z, &c, 64);
+  for (int l = 0; l < 4; l++) z[l] = vfmaq_f32(z[l], x[l], y[l]);
+  memcpy(&c, z, 64);
+  return c;`),
+    comparesHalves: false,
+    tile: { rows: 8, vectors: 3, lanes: 4 },
+  },
   plain: { fma: fmaByLane, comparesHalves: false, tile: { rows: 2, vectors: 1, lanes: 16 } },
 };
 
@@ -153,13 +161,38 @@ function functionHelpers(): Helper[] {
   });
 }
 
-/** Half-width vectors, for accumulators that must stay in registers: compilers keep f32x16 in memory where no register holds it. */
-const halves = [
-  "INLINE f32x8 splat_f32x8(float x) { return (f32x8){x, x, x, x, x, x, x, x}; }",
-  "INLINE f32x8 load_f32x8(const float *p) { f32x8 v; memcpy(&v, p, 32); return v; }",
-  "INLINE void store_f32x8(float *p, f32x8 v) { memcpy(p, &v, 32); }",
-  `INLINE f32x8 fma_f32x8(f32x8 a, f32x8 b, f32x8 c) {\n${viaClang("  return (f32x8)__builtin_ia32_vfmaddps256(a, b, c);")}\n}`,
-].map(helper);
+/** C text of 16-bit words as 32-bit ones, zeros in the upper halves. GCC takes portable conversions of wide vectors apart, so it gets the instruction by name. */
+function extended(isa: TargetIsa, lanes: 4 | 8 | 16): string {
+  const portable = `return (f32x${lanes})(__builtin_convertvector((u16x${lanes})v, u32x${lanes}) << 16);`;
+  const instruction = { avx512: "pmovzxwd512_mask(v, (i32x16){0}, (unsigned short)-1)", avx2: "pmovzxwd256(v)", neon: "", plain: "" }[isa];
+  if (instruction === "") return `  ${portable}`;
+  return `#if defined(__clang__)\n  ${portable}\n#else\n  return (f32x${lanes})((u32x${lanes})__builtin_ia32_${instruction} << 16);\n#endif`;
+}
+
+/** Stored bf16 as the f32 they stand for, a register's width of them. */
+function widening(isa: TargetIsa): Helper {
+  const { lanes } = isaTable[isa].tile;
+  const suffix = lanes === 16 ? "f32" : `f32x${lanes}`;
+  // The instructions take signed words.
+  const word = isa === "avx512" || isa === "avx2" ? `i16x${lanes}` : `u16x${lanes}`;
+  return helper(
+    `INLINE f32x${lanes} widen_${suffix}(const uint16_t *p) {\n  ${word} v;\n  memcpy(&v, p, ${2 * lanes});\n${extended(isa, lanes)}\n}`,
+  );
+}
+
+/** C text of a narrow fma; the accumulator comes last in each. */
+const narrowFma = { 4: "vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b)", 8: "__builtin_ia32_vfmaddps256(a, b, c)" } as const;
+
+/** Vectors as wide as the registers, for accumulators that must stay in them: compilers keep f32x16 in memory where no register holds it. */
+const narrow = (lanes: 4 | 8): Helper[] => {
+  const type = `f32x${lanes}`;
+  return [
+    `INLINE ${type} splat_${type}(float x) { return (${type}){${Array.from({ length: lanes }, () => "x").join(", ")}}; }`,
+    `INLINE ${type} load_${type}(const float *p) { ${type} v; memcpy(&v, p, ${4 * lanes}); return v; }`,
+    `INLINE void store_${type}(float *p, ${type} v) { memcpy(p, &v, ${4 * lanes}); }`,
+    `INLINE ${type} fma_${type}(${type} a, ${type} b, ${type} c) {\n${viaClang(`  return (${type})${narrowFma[lanes]};`)}\n}`,
+  ].map(helper);
+};
 
 const cached = new Map<TargetIsa, readonly Helper[]>();
 
@@ -168,11 +201,13 @@ export function helpersOf(isa: TargetIsa): readonly Helper[] {
   let list = cached.get(isa);
   if (!list) {
     const fma = { name: "fma_f32", text: `INLINE f32x16 fma_f32(f32x16 a, f32x16 b, f32x16 c) {\n${isaTable[isa].fma}\n}` };
+    const { comparesHalves, tile } = isaTable[isa];
     list = [
-      ...comparisons(isaTable[isa].comparesHalves),
+      ...comparisons(comparesHalves),
       ...common,
       fma,
-      ...(isaTable[isa].tile.lanes === 8 ? halves : []),
+      ...(tile.lanes === 16 ? [] : narrow(tile.lanes)),
+      widening(isa),
       ...functionHelpers(),
     ];
     cached.set(isa, list);

@@ -12,10 +12,20 @@ typedef float f32x16u __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t i32x16u __attribute__((vector_size(64), aligned(4), may_alias));
 `;
 
-const halfVectors: readonly (readonly [string, string])[] = [
-  ["f32x8", "typedef float f32x8 __attribute__((vector_size(32)));\n"],
-  ["i32x8", "typedef int32_t i32x8 __attribute__((vector_size(32)));\n"],
-];
+/** What few files need: by the word that needs it. */
+const rare: Readonly<Record<string, string>> = {
+  f32x4: "typedef float f32x4 __attribute__((vector_size(16)));\n",
+  f32x8: "typedef float f32x8 __attribute__((vector_size(32)));\n",
+  i32x8: "typedef int32_t i32x8 __attribute__((vector_size(32)));\n",
+  u32x4: "typedef uint32_t u32x4 __attribute__((vector_size(16)));\n",
+  u32x8: "typedef uint32_t u32x8 __attribute__((vector_size(32)));\n",
+  i16x8: "typedef int16_t i16x8 __attribute__((vector_size(16)));\n",
+  i16x16: "typedef int16_t i16x16 __attribute__((vector_size(32)));\n",
+  u16x4: "typedef uint16_t u16x4 __attribute__((vector_size(8)));\n",
+  u16x8: "typedef uint16_t u16x8 __attribute__((vector_size(16)));\n",
+  u16x16: "typedef uint16_t u16x16 __attribute__((vector_size(32)));\n",
+  vfmaq_f32: "#include <arm_neon.h>\n",
+};
 
 const words = (text: string): string[] => text.match(/[A-Za-z_]\w*/g) ?? [];
 
@@ -28,6 +38,6 @@ export function prelude(isa: TargetIsa, body: string): string {
     kept.unshift(text);
     for (const word of words(text)) used.add(word);
   }
-  const halves = halfVectors.map(([name, text]) => (used.has(name) ? text : "")).join("");
-  return `${types}${halves}${kept.join("\n")}\n`;
+  const needed = Object.entries(rare).map(([name, text]) => (used.has(name) ? text : ""));
+  return `${types}${needed.join("")}${kept.join("\n")}\n`;
 }

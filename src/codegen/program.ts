@@ -7,7 +7,7 @@ import type { BufferReference, Kernel, KernelLaunch, Program, ProgramBuffer, Uni
 import type { KernelSchedule } from "../ir/schedule.js";
 import { attentionForm } from "../ir/ops/attention.js";
 import { AttentionEmitter } from "./attention.js";
-import { ContractionEmitter, contractionCost } from "./contraction.js";
+import { ContractionEmitter, contractionCost, storedForms } from "./contraction.js";
 import type { TargetIsa } from "./helpers.js";
 import { emitRows, rowsCost } from "./row-kernel.js";
 import { MaskedAttentionEmitter } from "./masked-attention.js";
@@ -42,7 +42,7 @@ export function kernelName(kernel: Kernel): string {
   const shown = ops.length > 6 ? [...ops.slice(0, 5), `and${ops.length - 5}`] : ops;
   const stem = shown.join("_");
   if (kernel.kind === "contraction")
-    return `${stem}_${kernel.depth}x${kernel.segments.map((segment) => segment.width * segment.contractions.length).join("_")}`;
+    return `${stem}${storedForms(kernel).includes("bf16") ? "_bf16" : ""}_${kernel.depth}x${kernel.segments.map((segment) => segment.width * segment.contractions.length).join("_")}`;
   const last = kernelNodes(kernel)[0]?.shape.filter((dim) => typeof dim === "number") ?? [];
   return last.length > 0 ? `${stem}_${last.join("x")}` : stem;
 }
@@ -85,11 +85,12 @@ function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa, asked: Ker
 const noSchedules: ReadonlyMap<Kernel, KernelSchedule> = new Map();
 
 class ProgramBuilder {
-  readonly #buffers: { label: string; bytes: Dim; first: number; last: number }[] = [];
+  readonly #buffers: { label: string; node: number; bytes: Dim; first: number; last: number }[] = [];
   readonly #bufferOf = new Map<Node, number>();
   readonly #texts: Map<string, KernelText>;
   readonly #stored: ReadonlySet<Node>;
   readonly #launches: KernelLaunch[] = [];
+  readonly #position: ReadonlyMap<Node, number>;
 
   readonly #graph: Graph;
   readonly #schedules: ReadonlyMap<Kernel, KernelSchedule>;
@@ -103,6 +104,7 @@ class ProgramBuilder {
     this.#schedules = schedules ?? noSchedules;
     this.#texts = texts ?? new Map();
     this.#stored = stored ?? new Set(kernels.flatMap(kernelNodes));
+    this.#position = new Map(graph.nodes.map((node, index) => [node, index]));
     for (const kernel of kernels) this.#add(kernel);
   }
 
@@ -130,6 +132,7 @@ class ProgramBuilder {
     this.#launches.push({
       symbol,
       label: kernelLabel(kernel),
+      nodes: kernelNodes(kernel).map((node) => this.#position.get(node) as number),
       pointers: writer.pointers,
       numbers: writer.numbers,
       units,
@@ -186,6 +189,7 @@ class ProgramBuilder {
       buffer = this.#buffers.length;
       this.#buffers.push({
         label: node.label || node.op,
+        node: this.#position.get(node) as number,
         bytes: multiplyDims(productOf(node.shape), dtypes[node.dtype].bytes),
         first: Infinity,
         last: 0,

@@ -12,6 +12,8 @@ export interface ForecastReport {
   readonly device: string;
   readonly mode: string;
   readonly kvCache: string;
+  /** How weight matrices are stored: f32 or bf16. */
+  readonly weights: string;
   readonly threads: number;
   readonly compiles: number;
   readonly recompiles: number;
@@ -27,6 +29,14 @@ export interface ForecastReport {
   readonly milliseconds: { readonly load: number; readonly compile: number; readonly first: number; readonly total: number };
   readonly peakBytes: number;
   readonly meanKind: string;
+  /** With the setting `check`: what was compared with running op by op. All zero when nothing was. */
+  readonly check?: {
+    readonly runs: number;
+    readonly values: number;
+    readonly outputs: number;
+    readonly states: number;
+    readonly elements: number;
+  };
 }
 
 /** One entry of the JSON form. A number that is not finite is null there. */

@@ -7,7 +7,7 @@ import type { ForecastModel } from "../models/model.js";
 import { CATALOGUE } from "./catalogue.js";
 import { InputError } from "./errors.js";
 import { resolveSettings, type SettingSources } from "./resolve-settings.js";
-import type { Device, KvCache, Mode } from "./settings.js";
+import type { Check, Device, KvCache, Mode, Weights } from "./settings.js";
 
 /** How a model is loaded. What is left out comes from the environment, then from the defaults: docs/settings.md. */
 export interface LoadOptions {
@@ -19,6 +19,10 @@ export interface LoadOptions {
   threads?: number;
   /** Default "static". */
   kvCache?: KvCache;
+  /** How weight matrices are stored. "bf16" halves their memory and rounds each weight to 8 significant bits: other numbers. Default "f32". */
+  weights?: Weights;
+  /** "bits": also run every program op by op and reject at the first value whose bits differ. Slow. Default "off". */
+  check?: Check;
   /** Kronos only: folder or bundled name of its tokenizer. Default: the bundled model's own, or a folder `tokenizer` in or beside the model's. */
   tokenizer?: string;
   /** Hub models: branch, tag or commit. Default "main". */
@@ -71,6 +75,8 @@ export async function loadModelFor(reference: string, options: LoadOptions): Pro
     mode,
     threads: values.threads,
     kvCache: values.kvCache,
+    weights: values.weights,
+    check: values.check,
     ...(tokenizerFolder === undefined ? {} : { tokenizer: tokenizerFolder }),
     openFolder: openCheckpoint,
     onNote,

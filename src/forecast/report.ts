@@ -16,6 +16,7 @@ export function reportBetween(before: ModelReport | undefined, after: ModelRepor
     device: after.device,
     mode: after.mode,
     kvCache: after.kvCache,
+    weights: after.weights,
     threads: after.threads,
     compiles: after.compiles - (before?.compiles ?? 0),
     recompiles: after.recompiles - (before?.recompiles ?? 0),
@@ -33,6 +34,20 @@ export function reportBetween(before: ModelReport | undefined, after: ModelRepor
     },
     peakBytes: after.peakBytes,
     meanKind: after.meanKind,
+    ...(after.check ? { check: checkBetween(before?.check, after.check) } : {}),
+  };
+}
+
+type Check = NonNullable<ForecastReport["check"]>;
+
+function checkBetween(before: Check | undefined, after: Check): Check {
+  const since = (field: keyof Check): number => after[field] - (before?.[field] ?? 0);
+  return {
+    runs: since("runs"),
+    values: since("values"),
+    outputs: since("outputs"),
+    states: since("states"),
+    elements: since("elements"),
   };
 }
 

@@ -13,6 +13,7 @@ export const forecastReportSchema = z.strictObject({
   device: z.string().describe("One line: device, instruction set, compiler."),
   mode: z.string(),
   kvCache: z.string(),
+  weights: z.string().describe("How weight matrices are stored: f32 or bf16."),
   threads: count,
   compiles: count,
   recompiles: count,
@@ -25,6 +26,10 @@ export const forecastReportSchema = z.strictObject({
   milliseconds: z.strictObject({ load: milliseconds, compile: milliseconds, first: milliseconds, total: milliseconds }),
   peakBytes: count,
   meanKind: z.string().describe('How `mean` was made, such as "sample mean".'),
+  check: z
+    .strictObject({ runs: count, values: count, outputs: count, states: count, elements: count })
+    .optional()
+    .describe("With the setting check: what was compared, bit for bit, with running op by op."),
 }) satisfies z.ZodType<ForecastReport>;
 
 export const forecastSchema = z.strictObject({

@@ -10,6 +10,10 @@ export type Device = "auto" | "native" | "wasm" | "reference";
 export type Mode = "eager" | "default" | "reduce-overhead" | "max-autotune";
 /** How past keys and values are kept between steps; every way gives the same numbers that its model supports. */
 export type KvCache = "none" | "growing" | "functional" | "static" | "dynamic" | "host" | "paged";
+/** How weight matrices are stored. */
+export type Weights = "f32" | "bf16";
+/** What compiled programs are checked against: nothing, or the bits of running op by op. */
+export type Check = "bits" | "off";
 
 /** Values every setting resolves to; undefined = left to the model or the machine. */
 export interface SettingValues {
@@ -17,6 +21,7 @@ export interface SettingValues {
   device: Device;
   mode: Mode;
   kvCache: KvCache;
+  weights: Weights;
   threads: number | undefined;
   horizon: number | undefined;
   context: number | undefined;
@@ -28,7 +33,7 @@ export interface SettingValues {
   cacheSize: string | undefined;
   logs: string | undefined;
   dump: string | undefined;
-  check: string | undefined;
+  check: Check | undefined;
   debug: boolean;
 }
 
@@ -57,6 +62,9 @@ const KV_CACHES = {
   names: ["none", "growing", "functional", "static", "dynamic", "host", "paged"],
   built: ["none", "growing", "functional", "static", "dynamic", "host", "paged"],
 } as const;
+
+const WEIGHTS = { names: ["f32", "bf16"], built: ["f32", "bf16"] } as const;
+const CHECKS = { names: ["bits", "off"], built: ["bits", "off"] } as const;
 
 /** Words for how much to change at once, as people put it who come from a cache that recompiles. */
 export const KV_CACHE_PRESETS: Readonly<Record<string, KvCache>> = { conservative: "host", moderate: "static", aggressive: "paged" };
@@ -93,6 +101,14 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Name> } = {
     meaning: "how past keys and values are kept",
     defaultValue: "static",
     parse: (text, source) => KV_CACHE_PRESETS[text] ?? oneOf(text, source, "kv-cache", KV_CACHES),
+  },
+  weights: {
+    name: "weights",
+    environment: "TEMPOGRAPH_WEIGHTS",
+    flag: "--weights",
+    meaning: "how weight matrices are stored; bf16 halves their memory and rounds them, so numbers change",
+    defaultValue: "f32",
+    parse: (text, source) => oneOf(text, source, "weights", WEIGHTS),
   },
   threads: {
     name: "threads",
@@ -173,7 +189,7 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Name> } = {
   logs: {
     name: "logs",
     environment: "TEMPOGRAPH_LOGS",
-    meaning: "event streams to print: recompiles,graph_breaks,guards,cache,schedule,output_code,perf_hints",
+    meaning: "event streams to print: recompiles,graph_breaks,guards,cache,schedule,output_code,perf_hints,check",
     defaultValue: undefined,
     defaultText: "none",
     parse: (text) => text,
@@ -189,10 +205,10 @@ export const SETTINGS: { readonly [Name in SettingName]: Setting<Name> } = {
   check: {
     name: "check",
     environment: "TEMPOGRAPH_CHECK",
-    meaning: "bits = run eager beside the compiled program and stop at the first difference",
+    meaning: "bits = also run every program op by op and stop at the first value that differs; off",
     defaultValue: undefined,
     defaultText: "off",
-    parse: (text) => text,
+    parse: (text, source) => oneOf(text, source, "check", CHECKS),
   },
   debug: {
     name: "debug",

@@ -103,7 +103,9 @@ export function rebuildGraph(
     const inputs = node.inputs.map((input) => mapped.get(input) as Node);
     mapped.set(node, replace(node, inputs, builder));
   }
-  return builder.finish(graph.outputs.map(({ name, node }) => ({ name, node: output(mapped.get(node) as Node, builder) })));
+  const before = graph.became ?? new Map(graph.nodes.map((node) => [node, node]));
+  const became = new Map([...before].flatMap(([traced, node]) => (mapped.has(node) ? [[traced, mapped.get(node) as Node]] : [])));
+  return { ...builder.finish(graph.outputs.map(({ name, node }) => ({ name, node: output(mapped.get(node) as Node, builder) }))), became };
 }
 
 /** The node again in another builder. */

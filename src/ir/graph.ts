@@ -57,6 +57,8 @@ export interface Graph {
   /** Topological order; state accesses keep program order. */
   readonly nodes: readonly Node[];
   readonly outputs: readonly GraphOutput[];
+  /** After passes: the node that now holds the value of each node of the traced graph. Absent on a traced graph. */
+  readonly became?: ReadonlyMap<Node, Node>;
 }
 
 /** Canonical text of an attribute; distinguishes NaN, infinities and -0, which JSON would merge. */

@@ -5,18 +5,21 @@ import type { Graph, Node, StateDeclaration } from "./graph.js";
 import { opSpec, type Value } from "./ops.js";
 import { elementCount } from "./ops/shapes.js";
 
-/** Values of the outputs by name. States are read and written in place. */
+/** Values of the outputs by name. States are read and written in place. `onNode` hears of each node before it is evaluated, `onValue` after. */
 export function interpret(
   graph: Graph,
   inputs: ReadonlyMap<string, Value>,
   states: ReadonlyMap<StateDeclaration, Value>,
   sizes: SizeBindings,
   onNode?: (node: Node) => void,
+  onValue?: (node: Node, value: Value) => void,
 ): Map<string, Value> {
   const values = new Map<Node, Value>();
   for (const node of graph.nodes) {
     onNode?.(node);
-    values.set(node, node.op === "input" ? inputValue(node, inputs) : evaluateNode(node, values, states, sizes));
+    const value = node.op === "input" ? inputValue(node, inputs) : evaluateNode(node, values, states, sizes);
+    values.set(node, value);
+    onValue?.(node, value);
   }
   return new Map(graph.outputs.map(({ name, node }) => [name, values.get(node) as Value]));
 }

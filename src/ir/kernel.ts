@@ -62,6 +62,8 @@ export interface Units {
 export interface KernelLaunch {
   readonly symbol: string;
   readonly label: string;
+  /** Positions in the graph of the nodes it computes. */
+  readonly nodes: readonly number[];
   readonly pointers: readonly BufferReference[];
   readonly numbers: readonly Dim[];
   readonly units: Units;
@@ -76,6 +78,8 @@ export interface KernelLaunch {
 
 export interface ProgramBuffer {
   readonly label: string;
+  /** Position in the graph of the node whose value it holds. */
+  readonly node: number;
   readonly bytes: Dim;
   /** Launch that writes it first and last launch that reads it. */
   readonly first: number;

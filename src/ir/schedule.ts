@@ -47,7 +47,7 @@ const contractionChoices: Choice<ContractionSchedule> = {
   inner: (value) => value === "panels" || value === "rows",
   grain: from(1, 1 << 20),
   tileRows: from(1, 28),
-  tileColumns: (value) => [8, 16, 24, 48].includes(value),
+  tileColumns: (value) => [8, 12, 16, 24, 48].includes(value),
   prefetchBytes: from(0, 1 << 20),
   chunkDepth: (value) => value === 0 || (from(64, 1 << 16)(value) && value % 16 === 0),
   panelsTogether: from(1, 64),

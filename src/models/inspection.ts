@@ -1,6 +1,6 @@
 /** What a loaded model's compiled programs are made of: plain data for inspection. Must not know any family. */
 import type { Device, KernelProfile } from "../runtime/device.js";
-import type { CompileReport } from "../trace/entry.js";
+import type { CheckReport, CompileReport } from "../trace/entry.js";
 
 export interface ProgramInspection extends CompileReport {
   /** Time per launch of the last call run again, in launch order; absent when not asked for, or when the last call was no single program. */
@@ -49,4 +49,12 @@ export function inspectPrograms(device: Device, programs: readonly Inspectable[]
         return profile && whole ? { ...report, profile: program.profileLast() } : report;
       }),
   };
+}
+
+/** What the checks of all programs compared; nothing when no check was asked for. */
+export function checksOf(reports: readonly CompileReport[]): { readonly check?: CheckReport } {
+  const checks = reports.flatMap(({ check }) => check ?? []);
+  if (checks.length === 0) return {};
+  const sum = (field: keyof CheckReport): number => checks.reduce((total, check) => total + check[field], 0);
+  return { check: { runs: sum("runs"), values: sum("values"), outputs: sum("outputs"), states: sum("states"), elements: sum("elements") } };
 }

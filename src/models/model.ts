@@ -3,6 +3,7 @@
  * Knows nothing of files, devices or graphs.
  */
 
+import type { CheckReport } from "../trace/entry.js";
 import type { ModelInspection } from "./inspection.js";
 import type { QuantileDecoding } from "./toto2/decoding.js";
 
@@ -71,6 +72,8 @@ export interface ModelReport {
   readonly device: string;
   readonly mode: string;
   readonly kvCache: string;
+  /** How weight matrices are stored: f32 or bf16. */
+  readonly weights: string;
   readonly threads: number;
   readonly compiles: number;
   readonly recompiles: number;
@@ -87,6 +90,8 @@ export interface ModelReport {
   readonly peakBytes: number;
   /** How `mean` was made, for example "sample mean" or "mixture mean". */
   readonly meanKind: string;
+  /** What was compared with running op by op; all zero when nothing was. Absent when no check was asked for. */
+  readonly check?: CheckReport;
 }
 
 export interface ForecastModel {

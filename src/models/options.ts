@@ -1,7 +1,8 @@
 /** How a model is run: its options, and when it runs op by op whatever mode it was loaded in. */
 import type { Device } from "../runtime/device.js";
-import { currentStance, type Mode, type Stance } from "../trace/entry.js";
+import { currentStance, type CheckSetting, type Mode, type Stance } from "../trace/entry.js";
 import type { ModelRequest } from "./model.js";
+import type { WeightStorage } from "./weights.js";
 
 export type KvCacheStrategy = "none" | "growing" | "functional" | "static" | "dynamic" | "host" | "paged";
 
@@ -10,6 +11,10 @@ export interface ModelOptions {
   readonly kvCache: KvCacheStrategy;
   /** Default true: sample paths read their series' prefix instead of a copy. The same bits either way. */
   readonly sharePrefix?: boolean;
+  /** How weight matrices are stored; f32 by default. Norms, biases and embeddings stay f32. */
+  readonly weights?: WeightStorage | undefined;
+  /** "bits": every program also runs op by op and stops at the first difference. Default: TEMPOGRAPH_CHECK. */
+  readonly check?: CheckSetting | undefined;
 }
 
 export interface LoadedDevice {

@@ -5,7 +5,7 @@ import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { cacheStrategies } from "../nn/caches/index.js";
 import { isBundle, readBundleManifest } from "../runtime/native/bundle.js";
-import { openDevice, type Mode } from "../trace/entry.js";
+import { openDevice, type CheckSetting, type Mode } from "../trace/entry.js";
 import { FallbackModel } from "./fallback.js";
 import { formulaCheckpoint } from "./formula/checkpoint.js";
 import { InputError } from "./input-error.js";
@@ -16,12 +16,17 @@ import type { KvCacheStrategy, LoadedDevice, ModelOptions } from "./options.js";
 import type { Checkpoint } from "./tensor-source.js";
 import { Toto1Model } from "./toto1/model.js";
 import { Toto2Model } from "./toto2/model.js";
+import type { WeightStorage } from "./weights.js";
 
 export interface LoadSettings {
   readonly device: string;
   readonly mode: Mode | (string & {});
   readonly threads?: number | undefined;
   readonly kvCache: KvCacheStrategy | (string & {});
+  /** How weight matrices are stored; f32 when absent. */
+  readonly weights?: WeightStorage | undefined;
+  /** "bits": stop at the first value that differs from running op by op. */
+  readonly check?: CheckSetting | undefined;
   /** Folder or bundled name of a Kronos model's tokenizer; absent: the bundled one's own, or the folder `tokenizer` inside or beside the model's. */
   readonly tokenizer?: string | undefined;
   /** Opens a checkpoint folder; the caller supplies the file reader. */
@@ -129,7 +134,12 @@ function loadOn(reference: string, settings: LoadSettings, loaded: LoadedDevice)
         "kv-cache-unsupported",
         `${reference} (${family.title}) does not run with the kv-cache "${settings.kvCache}"; it has: ${family.kvCaches.join(", ")}.`,
       );
-    const options = { mode: settings.mode as Mode, kvCache: settings.kvCache as KvCacheStrategy };
+    const options = {
+      mode: settings.mode as Mode,
+      kvCache: settings.kvCache as KvCacheStrategy,
+      weights: settings.weights,
+      check: settings.check,
+    };
     return family.load(reference, checkpoint, loaded, options, settings);
   } catch (error) {
     // Families name the field that is wrong; which folder it was in is known here.

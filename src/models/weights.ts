@@ -87,14 +87,21 @@ export class StagingMemory {
   }
 }
 
+/** Storage dtype of weight matrices: f32, or bf16, which halves what a decode reads and rounds every weight to 8 significant bits. */
+export type WeightStorage = "f32" | "bf16";
+
 /** Makes constant states and owns their device memory. */
 export class WeightStates {
   readonly #states: State[] = [];
 
-  constructor(private readonly device: Device) {}
+  /** `stored` is how matrices are kept; vectors and tables stay f32. */
+  constructor(
+    private readonly device: Device,
+    private readonly stored: WeightStorage = "f32",
+  ) {}
 
   matrix(name: string, values: Float32Array, rows: number, depth: number): State {
-    return this.#keep(new State(this.device, name, [rows, depth], "f32", { kind: "constant", layout: "panels" }), values);
+    return this.#keep(new State(this.device, name, [rows, depth], this.stored, { kind: "constant", layout: "panels" }), values);
   }
 
   vector(name: string, values: Float32Array): State {

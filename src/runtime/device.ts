@@ -21,7 +21,7 @@ export interface StateBuffer {
   /** Numeric shape. */
   readonly shape: readonly number[];
   readonly bytes: number;
-  /** Copies row-major values in; weights are packed into the device's layout. */
+  /** Copies row-major values in; weights are packed into the device's layout. f32 values for a bf16 state are rounded to nearest, ties to even. */
   write(values: HostArray): void;
   /** A copy of the values, row-major. Throws for packed weights. */
   read(): HostArray;
@@ -107,6 +107,15 @@ export interface GeneratedSource {
   readonly path?: string;
 }
 
+/** One launch that has just ended: what it computed, before any later launch can overwrite it. */
+export interface WatchedLaunch {
+  readonly kernel: string;
+  /** Positions in the compiled graph of the nodes it computed. */
+  readonly nodes: readonly number[];
+  /** Those of them that lie in a buffer; `read` copies its bytes. */
+  readonly stored: readonly { readonly node: number; read(): Uint8Array }[];
+}
+
 /** A loaded segment. Calls on one executable queue behind each other; calls on several may overlap. */
 export interface Executable {
   readonly counters: ExecutableCounters;
@@ -117,6 +126,8 @@ export interface Executable {
   profile(request: RunRequest): KernelProfile[];
   /** The same off the event loop; answers no results. Absent on devices that do not run kernels one after another. */
   measure?(request: RunRequest): Promise<KernelProfile[]>;
+  /** Runs once, kernel by kernel on the calling thread, and shows each launch when it has ended; not counted. For checks: slow. */
+  runWatched(request: RunRequest, watch: (launch: WatchedLaunch) => void): RunResult;
   dispose(): void;
 }
 

@@ -9,7 +9,7 @@ import type { BundledProgram } from "../runtime/device.js";
 export function programKey(traced: Graph, fused: boolean, target: string, shapeClass = ""): string {
   const kind = `${fused ? "fused" : "eager"} ${target}${shapeClass === "" ? "" : ` scheduled for ${shapeClass}`}`;
   return createHash("sha256")
-    .update(`tempograph-program-1 ${kind}\n${printGraph(traced)}`)
+    .update(`tempograph-program-2 ${kind}\n${printGraph(traced)}`)
     .digest("hex")
     .slice(0, 40);
 }

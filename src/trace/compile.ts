@@ -5,7 +5,7 @@
 import type { HostArray } from "../ir/dtype.js";
 import { evaluateDim, type SizeBindings } from "../ir/dim.js";
 import { printGraph } from "../ir/graph.js";
-import type { Device, Executable, Replay, RunResult } from "../runtime/device.js";
+import type { CompiledGraph, Device, Executable, Replay, RunResult } from "../runtime/device.js";
 import {
   bindSizes,
   dimsOf,
@@ -19,6 +19,7 @@ import {
   type Leaf,
 } from "./arguments.js";
 import { AutotuneExecutable, hasSchedules, lowerUsual, type UsualGraph } from "./autotune/executable.js";
+import { CheckCounts, CheckedExecutable, checkSetting, type CheckSetting, type LoadedGraph } from "./check.js";
 import { emitEvent } from "./events.js";
 import { lowerGraph, type Mode } from "./lower.js";
 import { CompileCounters, sumOf, type CompileReport, type ScheduleReport, type SpecializationReport } from "./report.js";
@@ -42,6 +43,8 @@ export interface CompileOptions {
   readonly recompileLimit?: number;
   /** Also return the values that traced code taps. */
   readonly taps?: boolean;
+  /** "bits": also run everything op by op and throw at the first difference. Default: what TEMPOGRAPH_CHECK says, else "off". */
+  readonly check?: CheckSetting | undefined;
   readonly signal?: AbortSignal;
   /** One op run outside a trace: every new shape is a compile of its own, neither counted as a recompile nor subject to the stance. */
   readonly dispatch?: boolean;
@@ -63,6 +66,8 @@ export class CompiledCore {
   readonly #specializations: Specializations;
   readonly #pending = new Map<string, Promise<Specialization>>();
   readonly #segments = new Map<string, Executable>();
+  /** Present while results are checked against running op by op. */
+  readonly #checked: CheckCounts | undefined;
   /** Traces with breaks whose last segment still has to run. */
   readonly #unfinished = new WeakMap<Call, TraceOutcome>();
   /** Executables with a run off the event loop that has not ended. */
@@ -78,6 +83,7 @@ export class CompiledCore {
   ) {
     this.name = options.name ?? (fn.name || "anonymous");
     this.mode = options.mode ?? "default";
+    if (!options.dispatch && (options.check ?? checkSetting()) === "bits") this.#checked = new CheckCounts();
     const policy = {
       name: this.name,
       mode: this.mode,
@@ -113,7 +119,8 @@ export class CompiledCore {
     const states = this.#statesOfCall(call, specialization.replayable);
     refuseWhileRunning(this.name, states);
     const request = this.#request(call, specialization, states);
-    if (executable instanceof AutotuneExecutable) this.#timedSync("search", () => executable.readySync(request));
+    const tuned = autotuned(executable);
+    if (tuned) this.#timedSync("search", () => tuned.readySync(request));
     return this.#answer(specialization, executable.runSync(request), call);
   }
 
@@ -128,7 +135,8 @@ export class CompiledCore {
     const request = this.#request(call, specialization, states);
     this.#running.set(executable, (this.#running.get(executable) ?? 0) + 1);
     try {
-      if (executable instanceof AutotuneExecutable) await this.#timed("search", () => executable.ready(request));
+      const tuned = autotuned(executable);
+      if (tuned) await this.#timed("search", () => tuned.ready(request));
       const results = await inOrder(states, () => executable.run(request));
       return this.#answer(specialization, results, call);
     } finally {
@@ -143,10 +151,10 @@ export class CompiledCore {
     const call = this.#open(args, undefined, true);
     this.counters.calls--;
     const { replayable } = await this.#specializationFor(call, false);
-    if (!(replayable?.executable instanceof AutotuneExecutable)) return;
-    const { executable } = replayable;
+    const tuned = replayable && autotuned(replayable.executable);
+    if (!replayable || !tuned) return;
     const request = this.#requestOf(call, replayable, "one-call", this.#statesOfCall(call, replayable));
-    await this.#timed("search", () => executable.ready(request));
+    await this.#timed("search", () => tuned.ready(request));
   }
 
   /** The function's ops as part of a trace that is under way. A number is a constant there, as it is for any code being traced. */
@@ -180,7 +188,11 @@ export class CompiledCore {
         states.reduce((total, { declaration, buffer }) => total + (declaration.kind === kind ? buffer.bytes : 0), 0);
       const nodes = replayable?.segment.graph.nodes.length ?? 0;
       const schedules = executables.flatMap((executable) => this.#schedulesOf(executable));
-      return { key, segments, ...sum, nodes, constantBytes: bytes("constant"), mutableBytes: bytes("mutable"), schedules };
+      const listed = states.map(({ name, shape, declaration: { kind, layout, dtype }, buffer: { bytes: size } }) => {
+        return { name, kind, layout, dtype, shape, bytes: size };
+      });
+      const sizes = { constantBytes: bytes("constant"), mutableBytes: bytes("mutable") };
+      return { key, segments, ...sum, nodes, ...sizes, states: listed, schedules };
     });
     const every = new Set([
       ...this.#specializations.all.flatMap((specialization) => specialization.executables),
@@ -204,11 +216,13 @@ export class CompiledCore {
       milliseconds: { ...counters.milliseconds },
       specializations,
       brokenSegments: sumOf([...this.#segments.values()]),
+      ...(this.#checked ? { check: { ...this.#checked } } : {}),
     };
   }
 
   #schedulesOf(executable: Executable): readonly ScheduleReport[] {
-    if (executable instanceof AutotuneExecutable) return executable.schedules;
+    const tuned = autotuned(executable);
+    if (tuned) return tuned.schedules;
     if (this.mode !== "max-autotune" || hasSchedules(this.options.device)) return [];
     const reason = `the ${this.options.device.name} device interprets the graph; it has no kernels to schedule`;
     return [{ shape: "any", source: "usual", reason, seconds: 0, candidates: 0, kernels: [] }];
@@ -309,25 +323,51 @@ export class CompiledCore {
     return this.#remember(this.#specialization(call, service, traced, executable));
   }
 
-  /** A whole graph in mode max-autotune searches its schedules; the pieces of a broken one have the usual ones. */
-  #load(segment: Segment, mode: Mode): Promise<Executable> {
-    const { device } = this.options;
-    if (mode === "max-autotune" && hasSchedules(device)) {
-      const usual = this.#lowerUsual(segment);
-      return this.#timed("build", () => AutotuneExecutable.load(segment.graph, device, usual));
-    }
-    const lowered = this.#lower(segment, mode);
-    return this.#timed("build", () => device.load(lowered));
+  async #load(segment: Segment, mode: Mode): Promise<Executable> {
+    const loaded = await this.#loadAlone(segment, mode);
+    if (!this.#checked || mode === "eager") return loaded.executable;
+    const eager = this.#lower(segment, "eager");
+    const executable = await this.#timed("build", () => this.options.device.load(eager));
+    return this.#besideEager(segment, mode, loaded, { graph: eager.graph, executable });
   }
 
-  #loadSync(segment: Segment, mode: Mode): Executable {
+  #loadSync(segment: Segment, mode: Mode, whole = true): Executable {
+    const loaded = this.#loadAloneSync(segment, mode, whole);
+    if (!this.#checked || mode === "eager") return loaded.executable;
+    const eager = this.#lower(segment, "eager");
+    const executable = this.#timedSync("build", () => this.options.device.loadSync(eager));
+    return this.#besideEager(segment, mode, loaded, { graph: eager.graph, executable });
+  }
+
+  #besideEager({ graph }: Segment, mode: Mode, compiled: LoadedGraph, eager: LoadedGraph): Executable {
+    return new CheckedExecutable({ name: this.name, mode }, graph, this.options.device, compiled, eager, this.#checked as CheckCounts);
+  }
+
+  /** A whole graph in mode max-autotune searches its schedules; the pieces of a broken one have the usual ones. */
+  async #loadAlone(segment: Segment, mode: Mode): Promise<LoadedGraph> {
     const { device } = this.options;
     if (mode === "max-autotune" && hasSchedules(device)) {
       const usual = this.#lowerUsual(segment);
-      return this.#timedSync("build", () => AutotuneExecutable.loadSync(segment.graph, device, usual));
+      return loadedGraph(usual.usual, await this.#timed("build", () => AutotuneExecutable.load(segment.graph, device, usual)));
     }
     const lowered = this.#lower(segment, mode);
-    return this.#timedSync("build", () => device.loadSync(lowered));
+    return loadedGraph(lowered, await this.#timed("build", () => device.load(lowered)));
+  }
+
+  #loadAloneSync(segment: Segment, mode: Mode, whole: boolean): LoadedGraph {
+    const { device } = this.options;
+    if (whole && mode === "max-autotune" && hasSchedules(device)) {
+      const usual = this.#lowerUsual(segment);
+      return loadedGraph(
+        usual.usual,
+        this.#timedSync("build", () => AutotuneExecutable.loadSync(segment.graph, device, usual)),
+      );
+    }
+    const lowered = this.#lower(segment, mode);
+    return loadedGraph(
+      lowered,
+      this.#timedSync("build", () => device.loadSync(lowered)),
+    );
   }
 
   async #timed<T>(stage: "build" | "search", body: () => Promise<T>): Promise<T> {
@@ -444,7 +484,7 @@ export class CompiledCore {
     const text = `${mode}\n${printGraph(segment.graph)}`;
     let executable = this.#segments.get(text);
     if (!executable) {
-      executable = this.options.device.loadSync(this.#lower(segment, mode));
+      executable = this.#loadSync(segment, mode, false);
       this.#segments.set(text, executable);
     }
     refuseWhileRunning(this.name, [...segment.states.values()]);
@@ -504,6 +544,20 @@ export class CompiledCore {
     return restoreOutputs(traced.structure, values);
   }
 }
+
+/** The executable that searches schedules, also inside a check. */
+function autotuned(executable: Executable): AutotuneExecutable | undefined {
+  const subject = executable instanceof CheckedExecutable ? executable.subject : executable;
+  return subject instanceof AutotuneExecutable ? subject : undefined;
+}
+
+/** The graph of a program made ahead of time is only made when a check asks for it. */
+const loadedGraph = (compiled: CompiledGraph, executable: Executable): LoadedGraph => ({
+  executable,
+  get graph() {
+    return compiled.graph;
+  },
+});
 
 interface TraceOutcome {
   readonly tracer: Tracer;

@@ -13,7 +13,8 @@ export type EventStream =
   | "fallback"
   | "schedule"
   | "output_code"
-  | "perf_hints";
+  | "perf_hints"
+  | "check";
 
 const streams: readonly EventStream[] = [
   "compiles",
@@ -26,6 +27,7 @@ const streams: readonly EventStream[] = [
   "schedule",
   "output_code",
   "perf_hints",
+  "check",
 ];
 
 /** Something the compiler did: a recompile, a graph break, a fallback, a cache hit; heard by `onEvent`. */

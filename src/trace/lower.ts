@@ -95,7 +95,18 @@ export function lowerGraph(traced: Graph, device: Device, mode: Mode): CompiledG
 /** The program of a graph that was made ahead of time; with a class of sizes, the one whose schedules were chosen for it. */
 export function graphAhead(traced: Graph, device: Device, mode: Mode, shapeClass?: string): CompiledGraph | undefined {
   const ahead = device.programAhead?.(programKey(traced, mode !== "eager", device.target, shapeClass));
-  return ahead === undefined ? undefined : { graph: traced, program: readProgramJson(ahead), reuse: mode !== "eager" };
+  return ahead === undefined ? undefined : aheadOf(traced, device, mode, readProgramJson(ahead));
+}
+
+/** A program made ahead of time; the graph that its launches refer to is only made when somebody asks. */
+function aheadOf(traced: Graph, device: Device, mode: Mode, program: Program): CompiledGraph {
+  return {
+    program,
+    reuse: mode !== "eager",
+    get graph() {
+      return prepare(traced, device, mode).graph;
+    },
+  };
 }
 
 function lowerPrepared(traced: Graph, prepared: Prepared, device: Device, shapeClass?: string): CompiledGraph {

@@ -1,4 +1,5 @@
 /** Counters of a compiled function, and what its report says. Holds no behaviour of the compiler. */
+import type { DType } from "../ir/dtype.js";
 import type { Executable, GeneratedSource } from "../runtime/device.js";
 import type { Stance } from "./stance.js";
 import type { Mode } from "./lower.js";
@@ -48,10 +49,24 @@ export interface SpecializationReport {
   /** Bytes of the states it uses: weights, and what it writes. */
   readonly constantBytes: number;
   readonly mutableBytes: number;
+  /** Those states one by one; none when graph breaks cut the function into segments. */
+  readonly states: readonly StateReport[];
   /** Generated text of its kernels. */
   readonly sources: readonly GeneratedSource[];
   /** Mode max-autotune: one entry per class of sizes that was called; empty in other modes. */
   readonly schedules: readonly ScheduleReport[];
+}
+
+/** A State as a program uses it. */
+export interface StateReport {
+  readonly name: string;
+  readonly kind: "constant" | "mutable";
+  /** Weight matrices are panels. */
+  readonly layout: "plain" | "panels";
+  /** What its elements are stored as. */
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly bytes: number;
 }
 
 /** The pieces that graph breaks cut a function into, over all its specializations. */
@@ -63,6 +78,15 @@ export interface SegmentsReport {
   readonly runs: number;
   readonly foreignCalls: number;
   readonly sources: readonly GeneratedSource[];
+}
+
+export interface CheckReport {
+  readonly runs: number;
+  /** Values inside the programs, outputs and written States that were compared, and their elements in all. */
+  readonly values: number;
+  readonly outputs: number;
+  readonly states: number;
+  readonly elements: number;
 }
 
 /** What a compiled function has done so far: counts, times, specializations, guards. */
@@ -87,6 +111,8 @@ export interface CompileReport {
   readonly milliseconds: { readonly trace: number; readonly lower: number; readonly build: number; readonly search: number };
   readonly specializations: readonly SpecializationReport[];
   readonly brokenSegments: SegmentsReport;
+  /** What was compared with running op by op; all zero when nothing was. Absent when no check was asked for. */
+  readonly check?: CheckReport;
 }
 
 /** Counts of several executables together. */

@@ -1,4 +1,5 @@
 /** Contractions: sums of products over one axis, each output element one chain with that axis ascending. */
+import { widenBf16 } from "../bf16.js";
 import { sameDim } from "../dim.js";
 import type { Node } from "../graph.js";
 import type { OpSpec } from "../ops.js";
@@ -17,12 +18,12 @@ export const contractionOps: readonly OpSpec[] = [
         refuse("linear", label, inputs, `the weight must be [out, ${depth}], found [${weight?.shape.map(String).join(", ") ?? "none"}]`);
       const out = weight.shape[0] as number;
       if (x.dtype !== "f32" || (bias && bias.dtype !== "f32")) refuse("linear", label, inputs, "x and the bias must be f32");
-      if (weight.layout !== "panels" || weight.dtype !== "f32")
+      if (weight.layout !== "panels" || (weight.dtype !== "f32" && weight.dtype !== "bf16"))
         refuse(
           "linear",
           label,
           inputs,
-          `the weight ${weight.name} must be an f32 state with layout "panels", found ${weight.dtype} ${weight.layout}`,
+          `the weight ${weight.name} must be an f32 or bf16 state with layout "panels", found ${weight.dtype} ${weight.layout}`,
         );
       if (bias && (bias.shape.length !== 1 || bias.shape[0] !== out)) refuse("linear", label, inputs, `the bias must be [${out}]`);
       return [...x.shape.slice(0, -1), out];
@@ -36,7 +37,7 @@ export const contractionOps: readonly OpSpec[] = [
       const depth = weight.shape[1] as number;
       const rows = out === 0 ? 0 : output.length / out;
       const a = x.data;
-      const w = weight.data;
+      const w = weight.data instanceof Uint16Array ? widenBf16(weight.data) : weight.data;
       for (let row = 0; row < rows; row++) {
         for (let n = 0; n < out; n++) {
           let sum = 0;

@@ -1,6 +1,6 @@
 /** Running the Kronos tokenizer: ragged series of candles to tokens, and tokens of many paths back to candles, their common context computed once. */
 import { compile, Tensor, type Compiled, type RotaryTables } from "../../tensor/index.js";
-import { size, type Mode, type Stance } from "../../trace/entry.js";
+import { size, type CheckSetting, type Mode, type Stance } from "../../trace/entry.js";
 import { KeyValueCache } from "../../nn/key-value-cache.js";
 import type { Device } from "../../runtime/device.js";
 import { candleColumns, type KronosTokenizerConfig } from "./config.js";
@@ -32,15 +32,16 @@ export class KronosCodec {
       readonly taps: boolean;
       /** A stance for its programs alone, asked for at each call; undefined = the process-wide one. */
       readonly stance?: () => Stance | undefined;
+      readonly check?: CheckSetting | undefined;
     },
   ) {
-    const { device, mode, taps, stance } = options;
+    const { device, mode, taps, stance, check } = options;
     this.#encoder = new KeyValueCache(device, "encoder", cacheShape(config, config.encoderBlocks));
     this.#decoderContext = new KeyValueCache(device, "decoderContext", cacheShape(config, config.decoderBlocks));
     this.#decoderOwn = new KeyValueCache(device, "decoderOwn", cacheShape(config, config.decoderBlocks));
     const network = new KronosTokenizerNetwork(config, weights);
     const dynamic = { tokens: [1, 1 << 22], ownTokens: [1, 1 << 22] } as const;
-    const settings = { device, mode, taps, dynamic, fullGraph: true, ...(stance ? { stance } : {}) };
+    const settings = { device, mode, taps, check, dynamic, fullGraph: true, ...(stance ? { stance } : {}) };
     this.#encodeProgram = compile((inputs: EncodeInputs) => ({ ...network.encode(inputs) }), { ...settings, name: "kronos.encode" });
     this.#decodeProgram = compile((inputs: DecodeInputs) => network.decode(inputs), { ...settings, name: "kronos.decode" });
   }

@@ -3,7 +3,7 @@
  * tokens, the whole window again for every candle once it slides, and one decode of the last window. Answers are tokens and normalised candles.
  */
 import { compile, Tensor, type Compiled, type RotaryTables } from "../../tensor/index.js";
-import { size, type Mode, type Stance } from "../../trace/entry.js";
+import { size, type CheckSetting, type Mode, type Stance } from "../../trace/entry.js";
 import { KeyValueCache } from "../../nn/key-value-cache.js";
 import type { Device } from "../../runtime/device.js";
 import type { KronosCodec, TokenArrays } from "./codec.js";
@@ -23,6 +23,7 @@ export interface KronosGeneratorOptions {
   /** Paths read their series' prefix; off, every path computes its own. The same bits. */
   readonly sharePrefix: boolean;
   readonly taps: boolean;
+  readonly check?: CheckSetting | undefined;
 }
 
 /** One series ready for the tokenizer. */
@@ -117,13 +118,13 @@ export class KronosGenerator {
   }
 
   #compile<Inputs, Result>(name: string, body: (inputs: Inputs) => Result): Program<Inputs, Result> {
-    const { device, mode, taps, stance } = this.options;
+    const { device, mode, taps, stance, check } = this.options;
     const dynamic = {
       tokens: [1, most.tokens],
       sequences: [1, most.rows],
       rows: [1, most.rows],
     } as const;
-    return compile(body, { device, mode, taps, ...(stance ? { stance } : {}), name: `kronos.${name}`, dynamic, fullGraph: true });
+    return compile(body, { device, mode, taps, check, ...(stance ? { stance } : {}), name: `kronos.${name}`, dynamic, fullGraph: true });
   }
 
   #program<Inputs>(name: "prefill" | "step", forced: boolean, body: (inputs: Inputs) => Tokens): Program<Inputs, Candle> {

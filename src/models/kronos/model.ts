@@ -1,6 +1,6 @@
 /** Kronos as a ForecastModel: requests checked, normalised and chunked into generate calls, answers put back into the candles' units. */
 import { InputError } from "../input-error.js";
-import { inspectPrograms, type ModelInspection } from "../inspection.js";
+import { checksOf, inspectPrograms, type ModelInspection } from "../inspection.js";
 import type { ForecastModel, ModelReport, ModelRequest, ModelSeries, ModelSeriesAnswer } from "../model.js";
 import { runsEager, stanceOf, type LoadedDevice, type ModelOptions } from "../options.js";
 import type { Checkpoint } from "../tensor-source.js";
@@ -91,7 +91,7 @@ export class KronosModel implements ForecastModel {
     private readonly loaded: LoadedDevice,
     private readonly options: ModelOptions,
   ) {
-    const shared = { device: loaded.device, mode: options.mode, taps: false, stance: () => stanceOf(this.#eager) };
+    const shared = { device: loaded.device, mode: options.mode, taps: false, check: options.check, stance: () => stanceOf(this.#eager) };
     this.#codec = new KronosCodec(this.tokenizerConfig, tokenizerWeights, shared);
     this.#generator = new KronosGenerator(config, weights, this.#codec, {
       ...shared,
@@ -105,9 +105,9 @@ export class KronosModel implements ForecastModel {
     checkPair(model, tokenizer);
     const config = parseKronosModelConfig(model.checkpoint.config);
     const tokenizerConfig = parseKronosTokenizerConfig(tokenizer.checkpoint.config);
-    const tokenizerWeights = loadKronosTokenizerWeights(tokenizer.checkpoint.source, tokenizerConfig, loaded.device);
+    const tokenizerWeights = loadKronosTokenizerWeights(tokenizer.checkpoint.source, tokenizerConfig, loaded.device, options.weights);
     try {
-      const weights = loadKronosModelWeights(model.checkpoint.source, config, loaded.device, { fold: true });
+      const weights = loadKronosModelWeights(model.checkpoint.source, config, loaded.device, { fold: true, stored: options.weights });
       return new KronosModel(model.name, config, weights, tokenizerWeights, tokenizerConfig, loaded, options);
     } catch (error) {
       tokenizerWeights.dispose();
@@ -289,6 +289,7 @@ export class KronosModel implements ForecastModel {
       device: this.loaded.device.description,
       mode: this.#eager ? "eager" : this.options.mode,
       kvCache: this.options.kvCache,
+      weights: this.options.weights ?? "f32",
       threads: this.loaded.device.capabilities.threads,
       compiles: total((report) => report.compiles),
       recompiles: total((report) => report.recompiles),
@@ -304,6 +305,7 @@ export class KronosModel implements ForecastModel {
       },
       peakBytes: this.#peakBytes,
       meanKind: this.#sampled ? "sample mean" : "likeliest path",
+      ...checksOf(reports),
     };
   }
 

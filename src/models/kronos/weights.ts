@@ -6,7 +6,7 @@ import type { Device } from "../../runtime/device.js";
 import type { State } from "../../trace/entry.js";
 import { InputError } from "../input-error.js";
 import type { TensorSource } from "../tensor-source.js";
-import { WeightReader, WeightStates } from "../weights.js";
+import { WeightReader, WeightStates, type WeightStorage } from "../weights.js";
 import type { KronosBlockConfig, KronosModelConfig, KronosTokenizerConfig } from "./config.js";
 
 export interface LinearWeights {
@@ -93,9 +93,10 @@ class KronosReader {
   constructor(
     private readonly source: TensorSource,
     device: Device,
+    stored?: WeightStorage,
   ) {
     this.reader = new WeightReader(source);
-    this.states = new WeightStates(device);
+    this.states = new WeightStates(device, stored);
   }
 
   get frequencies(): Frequencies {
@@ -169,9 +170,9 @@ export function loadKronosModelWeights(
   source: TensorSource,
   config: KronosModelConfig,
   device: Device,
-  options: { readonly fold: boolean },
+  options: { readonly fold: boolean; readonly stored?: WeightStorage | undefined },
 ): KronosModelWeights {
-  const read = new KronosReader(source, device);
+  const read = new KronosReader(source, device, options.stored);
   const { reader, states } = read;
   const { width, layers } = config;
   const [coarseTokens, fineTokens] = [2 ** config.coarseBits, 2 ** config.fineBits];
@@ -237,8 +238,13 @@ export function loadKronosModelWeights(
 }
 
 /** Throws InputError naming every tensor that is missing, misshapen or unknown. */
-export function loadKronosTokenizerWeights(source: TensorSource, config: KronosTokenizerConfig, device: Device): KronosTokenizerWeights {
-  const read = new KronosReader(source, device);
+export function loadKronosTokenizerWeights(
+  source: TensorSource,
+  config: KronosTokenizerConfig,
+  device: Device,
+  stored?: WeightStorage,
+): KronosTokenizerWeights {
+  const read = new KronosReader(source, device, stored);
   const { width, columns, coarseBits, fineBits } = config;
   const bits = coarseBits + fineBits;
   try {

@@ -3,7 +3,7 @@
  * every step, which gives other numbers (quirk 2) and is offered because the published GluonTS predictor does it.
  */
 import { compile, Tensor, type Compiled, type KeyValueTensors } from "../../tensor/index.js";
-import { size, State, type Mode, type Stance } from "../../trace/entry.js";
+import { size, State, type CheckSetting, type Mode, type Stance } from "../../trace/entry.js";
 import { cacheStrategies, type CacheShape, type CacheStore, type LayerContents, type PrefixStore } from "../../nn/caches/index.js";
 import { decayTable, rotaryTables } from "../../nn/rotary.js";
 import { sizeVar } from "../../ir/dim.js";
@@ -27,6 +27,7 @@ export interface Toto1DecoderOptions {
   readonly sharePrefix: boolean;
   /** Keep every tapped value of each step. */
   readonly taps: boolean;
+  readonly check?: CheckSetting | undefined;
 }
 
 /** One chunk of work: entries with equal V, and what their rows draw or know. */
@@ -325,7 +326,7 @@ export class Toto1Decoder {
     let programs = this.#programs.get(key);
     if (!programs) {
       const network = new Toto1Network(this.config, this.weights, variant);
-      const { device, mode, taps, stance } = this.options;
+      const { device, mode, taps, stance, check } = this.options;
       const dynamic = {
         patches: [1, mostTokens],
         tokens: [1, mostTokens],
@@ -337,7 +338,16 @@ export class Toto1Decoder {
       } as const;
       const own = this.#own ?? this.#prefix;
       const make = (name: string, store: CacheStore, body: (inputs: Toto1Inputs) => Toto1Answer): Step =>
-        compile(body, { device, mode, taps, ...(stance ? { stance } : {}), name: `toto1.${name}`, dynamic, fullGraph: store.wholeGraph });
+        compile(body, {
+          device,
+          mode,
+          taps,
+          check,
+          ...(stance ? { stance } : {}),
+          name: `toto1.${name}`,
+          dynamic,
+          fullGraph: store.wholeGraph,
+        });
       programs = {
         prefill: make("prefill", this.#prefix, (inputs) => network.prefill(inputs, this.#prefix)),
         decode: make("decode", own, (inputs) => network.decode(inputs, own)),

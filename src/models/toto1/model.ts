@@ -1,7 +1,7 @@
 /** Toto 1.0 as a ForecastModel: requests checked, padded and chunked into decode calls, answers sorted back. */
 import type { Device } from "../../runtime/device.js";
 import { InputError } from "../input-error.js";
-import { inspectPrograms, type ModelInspection } from "../inspection.js";
+import { checksOf, inspectPrograms, type ModelInspection } from "../inspection.js";
 import type { ForecastModel, ModelReport, ModelRequest, ModelSeries, ModelSeriesAnswer } from "../model.js";
 import type { Checkpoint } from "../tensor-source.js";
 import { runsEager, stanceOf, type LoadedDevice, type ModelOptions } from "../options.js";
@@ -50,13 +50,14 @@ export class Toto1Model implements ForecastModel {
       sharePrefix: options.sharePrefix ?? true,
       taps: false,
       stance: () => stanceOf(this.#eager),
+      check: options.check,
     });
   }
 
   /** Checks configuration and weights completely; throws InputError naming what does not fit. Closes nothing: the caller owns the checkpoint. */
   static load(name: string, checkpoint: Checkpoint, loaded: LoadedDevice, options: ModelOptions): Toto1Model {
     const config = parseToto1Config(checkpoint.config);
-    const weights = loadToto1Weights(checkpoint.source, config, loaded.device, { fold: true });
+    const weights = loadToto1Weights(checkpoint.source, config, loaded.device, { fold: true, stored: options.weights });
     return new Toto1Model(name, config, weights, loaded, options);
   }
 
@@ -243,6 +244,7 @@ export class Toto1Model implements ForecastModel {
       device: this.#device.description,
       mode: this.#eager ? "eager" : this.options.mode,
       kvCache: this.options.kvCache,
+      weights: this.options.weights ?? "f32",
       threads: this.#device.capabilities.threads,
       compiles: total((report) => report.compiles),
       recompiles: total((report) => report.recompiles),
@@ -258,6 +260,7 @@ export class Toto1Model implements ForecastModel {
       },
       peakBytes: this.#peakBytes,
       meanKind: this.#sampled ? "sample mean" : "mixture mean",
+      ...checksOf(reports),
     };
   }
 

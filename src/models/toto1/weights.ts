@@ -5,7 +5,7 @@
 import type { Device } from "../../runtime/device.js";
 import type { State } from "../../trace/entry.js";
 import type { TensorSource } from "../tensor-source.js";
-import { StagingMemory, WeightReader, WeightStates } from "../weights.js";
+import { StagingMemory, WeightReader, WeightStates, type WeightStorage } from "../weights.js";
 import type { Toto1Config } from "./config.js";
 
 export interface LinearWeights {
@@ -122,11 +122,11 @@ export function loadToto1Weights(
   source: TensorSource,
   config: Toto1Config,
   device: Device,
-  options: { readonly fold: boolean },
+  options: { readonly fold: boolean; readonly stored?: WeightStorage | undefined },
 ): Toto1Weights {
   const { width, hidden, heads, patch, components } = config;
   const reader = new WeightReader(source);
-  const states = new WeightStates(device);
+  const states = new WeightStates(device, options.stored);
   const staging = new StagingMemory();
   const matrix = (name: string, rows: number, depth: number, take?: StagingMemory["take"]): Matrix => ({
     weight: reader.read(`${name}.weight`, [rows, depth], take),

@@ -3,7 +3,7 @@
  * keys and values of context and fed patches, while those of prediction tokens are overwritten by the next round.
  */
 import { compile, Tensor, type Compiled, type RotaryTables } from "../../tensor/index.js";
-import { size, State, type Mode, type Stance } from "../../trace/entry.js";
+import { size, State, type CheckSetting, type Mode, type Stance } from "../../trace/entry.js";
 import { sizeVar } from "../../ir/dim.js";
 import { momentColumns } from "../../ir/ops/routines.js";
 import { KeyValueCache } from "../../nn/key-value-cache.js";
@@ -22,6 +22,7 @@ export interface Toto2DecoderOptions {
   readonly stance?: () => Stance | undefined;
   /** Keep every tapped value of each round. */
   readonly taps: boolean;
+  readonly check?: CheckSetting | undefined;
 }
 
 /** One chunk of work: entries with equal V and E. */
@@ -244,7 +245,7 @@ export class Toto2Decoder {
     let program = this.#programs.get(key);
     if (!program) {
       const network = new Toto2Network(this.config, this.weights, variant);
-      const { device, mode, taps, stance } = this.options;
+      const { device, mode, taps, stance, check } = this.options;
       const most = 1 << 22;
       const dynamic = {
         patches: [1, most],
@@ -261,6 +262,7 @@ export class Toto2Decoder {
         mode,
         taps,
         ...(stance ? { stance } : {}),
+        check,
         name: "toto2.round",
         dynamic,
         fullGraph: true,

@@ -1,7 +1,7 @@
 /** Toto 2.0 as a ForecastModel: requests checked, padded and chunked into decode calls, answers sorted back. */
 import type { Device } from "../../runtime/device.js";
 import { InputError } from "../input-error.js";
-import { inspectPrograms, type ModelInspection } from "../inspection.js";
+import { checksOf, inspectPrograms, type ModelInspection } from "../inspection.js";
 import type { ForecastModel, ModelReport, ModelRequest, ModelSeries, ModelSeriesAnswer } from "../model.js";
 import { runsEager, stanceOf, type LoadedDevice, type ModelOptions } from "../options.js";
 import type { Checkpoint } from "../tensor-source.js";
@@ -55,6 +55,7 @@ export class Toto2Model implements ForecastModel {
       device: loaded.device,
       mode: options.mode,
       taps: false,
+      check: options.check,
       stance: () => stanceOf(this.#eager),
     });
   }
@@ -62,7 +63,13 @@ export class Toto2Model implements ForecastModel {
   /** Checks configuration and weights completely; throws InputError naming what does not fit. Closes nothing: the caller owns the checkpoint. */
   static load(name: string, checkpoint: Checkpoint, loaded: LoadedDevice, options: ModelOptions): Toto2Model {
     const config = parseToto2Config(checkpoint.config);
-    return new Toto2Model(name, config, loadToto2Weights(checkpoint.source, config, loaded.device, { fold: true }), loaded, options);
+    return new Toto2Model(
+      name,
+      config,
+      loadToto2Weights(checkpoint.source, config, loaded.device, { fold: true, stored: options.weights }),
+      loaded,
+      options,
+    );
   }
 
   /** Positions that are left besides one patch of context. */
@@ -220,6 +227,7 @@ export class Toto2Model implements ForecastModel {
       mode: this.#eager ? "eager" : this.options.mode,
       // Rounds overwrite the prediction tokens of the round before: only a cache with positions as data can do that.
       kvCache: "static",
+      weights: this.options.weights ?? "f32",
       threads: this.#device.capabilities.threads,
       compiles: total((report) => report.compiles),
       recompiles: total((report) => report.recompiles),
@@ -235,6 +243,7 @@ export class Toto2Model implements ForecastModel {
       },
       peakBytes: this.#peakBytes,
       meanKind: "mean of the quantiles",
+      ...checksOf(reports),
     };
   }
 

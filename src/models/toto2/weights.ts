@@ -5,7 +5,7 @@
 import type { Device } from "../../runtime/device.js";
 import type { State } from "../../trace/entry.js";
 import type { TensorSource } from "../tensor-source.js";
-import { WeightReader, WeightStates } from "../weights.js";
+import { WeightReader, WeightStates, type WeightStorage } from "../weights.js";
 import type { Toto2Config } from "./config.js";
 
 /** Quantile levels that the head predicts, in its order. */
@@ -103,12 +103,12 @@ export function loadToto2Weights(
   source: TensorSource,
   config: Toto2Config,
   device: Device,
-  options: { readonly fold: boolean },
+  options: { readonly fold: boolean; readonly stored?: WeightStorage | undefined },
 ): Toto2Weights {
   const { width, hidden, heads, keyHeads, queryWidth, valueWidth, patch } = config;
   const outputs = patch * quantileLevels.length;
   const reader = new WeightReader(source);
-  const states = new WeightStates(device);
+  const states = new WeightStates(device, options.stored);
 
   const matrix = (name: string, rows: number, depth: number, biased = true): Matrix => ({
     weight: reader.read(`${name}.weight`, [rows, depth]),

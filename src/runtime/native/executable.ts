@@ -3,7 +3,7 @@ import { evaluateDim, type SizeBindings } from "../../ir/dim.js";
 import { dtypes, viewAs, type HostArray } from "../../ir/dtype.js";
 import type { BufferReference, KernelLaunch, Program, Units } from "../../ir/kernel.js";
 import { packArena } from "../arena.js";
-import { AbortedError, type Executable, type KernelProfile, type RunRequest, type RunResult } from "../device.js";
+import { AbortedError, type Executable, type KernelProfile, type RunRequest, type RunResult, type WatchedLaunch } from "../device.js";
 import { runStatus, stepFlags, stepLayout, type NativeBuffer, type NativeLibrary, type RunOptions } from "./contract.js";
 import type { RunRecorder } from "./recording.js";
 import type { NativeState } from "./state.js";
@@ -22,6 +22,8 @@ interface Binding {
   /** Input and output places in the arena, by name. */
   readonly inputs: ReadonlyMap<string, HostArray>;
   readonly outputs: ReadonlyMap<string, HostArray>;
+  /** Every buffer of the program as bytes, in the program's order. */
+  readonly buffers: readonly Uint8Array[];
   /** The arena's generation the addresses belong to. */
   readonly generation: number;
   /** Useful work of the whole program at these sizes. */
@@ -93,6 +95,7 @@ export class NativeExecutable implements Executable {
     const start = performance.now();
     const calls = this.#foreignCalls;
     const binding = this.#prepare(request);
+    this.#runs++;
     const { table } = binding;
     const options = this.#options(binding, this.recorder.isOpen);
     const count = this.program.launches.length;
@@ -127,6 +130,7 @@ export class NativeExecutable implements Executable {
     if (request.signal?.aborted) throw new AbortedError(request.signal.reason);
     const start = performance.now();
     const binding = this.#prepare(request);
+    this.#runs++;
     const abort = (): void => {
       new Int32Array(this.#abortWord.view, 0, 1)[0] = 1;
     };
@@ -178,6 +182,7 @@ export class NativeExecutable implements Executable {
 
   profile(request: RunRequest): KernelProfile[] {
     const binding = this.#prepare(request);
+    this.#runs++;
     this.#check(this.library.run(binding.table.address, this.program.launches.length, this.#options(binding, true)), request);
     return this.#profileOf(binding, request);
   }
@@ -200,6 +205,20 @@ export class NativeExecutable implements Executable {
       flops: evaluateDim(launch.flops, request.sizes),
       bytes: evaluateDim(launch.bytes, request.sizes),
     }));
+  }
+
+  runWatched(request: RunRequest, watch: (launch: WatchedLaunch) => void): RunResult {
+    const binding = this.#prepare(request);
+    const options = this.#options(binding, false);
+    const { launches, buffers } = this.program;
+    launches.forEach(({ symbol, nodes }, index) => {
+      this.#check(this.library.run(binding.table.address + index * stepLayout.bytes, 1, options), request);
+      const stored = buffers.flatMap(({ first, node }, buffer) =>
+        first === index && nodes.includes(node) ? [{ node, read: (): Uint8Array => (binding.buffers[buffer] as Uint8Array).slice() }] : [],
+      );
+      watch({ kernel: symbol, nodes, stored });
+    });
+    return this.#collect(binding);
   }
 
   dispose(): void {
@@ -238,7 +257,6 @@ export class NativeExecutable implements Executable {
         throw new Error(`input "${name}" of ${this.program.name} has ${values.length} ${dtype} values, expected ${place.length}`);
       place.set(values);
     }
-    this.#runs++;
     return binding;
   }
 
@@ -316,6 +334,7 @@ export class NativeExecutable implements Executable {
       outputs: new Map(
         program.outputs.map(({ name, dtype, shape, source }) => [name, place(address(source) - arena.address, dtype, shape)]),
       ),
+      buffers: values.map((buffer, index) => new Uint8Array(arena.view, offsets[program.inputs.length + index] as number, buffer.bytes)),
       generation: this.#generation,
       flops: program.launches.reduce((sum, launch) => sum + evaluateDim(launch.flops, sizes), 0),
     };

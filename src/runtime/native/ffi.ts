@@ -26,7 +26,7 @@ export interface RuntimeFunctions {
   submit(client: number, table: number, count: number, threads: number, abortWord: number, scratchBytes: number, profile: number): number;
   take(client: number, status: Int32Array): number;
   close(client: number): void;
-  packPanels(source: number, rowStride: number, rows: number, depth: number, target: number, threads: number): number;
+  packPanels(source: number, rowStride: number, rows: number, depth: number, target: number, halves: number, threads: number): number;
   multiplyF64(a: number, b: number, target: number, rows: number, depth: number, columns: number, threads: number): number;
   load(path: string): number;
   symbol(library: number, name: string): number;
@@ -44,7 +44,8 @@ const prototypes: Record<keyof RuntimeFunctions, string> = {
     "int64_t tg_submit(int64_t client, int64_t table, int64_t count, int64_t threads, int64_t abortWord, int64_t scratchBytes, int32_t profile)",
   take: "int64_t tg_take(int64_t client, int32_t *status)",
   close: "void tg_close(int64_t client)",
-  packPanels: "int64_t tg_pack_panels(int64_t source, int64_t rowStride, int64_t rows, int64_t depth, int64_t target, int64_t threads)",
+  packPanels:
+    "int64_t tg_pack_panels(int64_t source, int64_t rowStride, int64_t rows, int64_t depth, int64_t target, int64_t halves, int64_t threads)",
   multiplyF64:
     "int64_t tg_multiply_f64(int64_t a, int64_t b, int64_t target, int64_t rows, int64_t depth, int64_t columns, int64_t threads)",
   load: "int64_t tg_load(str path)",

@@ -250,9 +250,9 @@ class KoffiLibrary implements NativeLibrary {
     return this.submissions.submit(table, count, options);
   }
 
-  packPanels(source: number, rowStride: number, rows: number, depth: number, target: number): void {
+  packPanels(source: number, rowStride: number, rows: number, depth: number, target: number, stored: "f32" | "bf16" = "f32"): void {
     for (const [name, value] of Object.entries({ rowStride, rows, depth })) requireCount(name, value);
-    this.checkStatus(this.runtime.packPanels(source, rowStride, rows, depth, target, this.maximumThreads));
+    this.checkStatus(this.runtime.packPanels(source, rowStride, rows, depth, target, stored === "bf16" ? 1 : 0, this.maximumThreads));
   }
 
   multiplyF64(a: number, b: number, target: number, m: number, k: number, n: number): void {

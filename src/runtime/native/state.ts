@@ -1,4 +1,5 @@
 /** States in native memory: row-major, or weight matrices packed into column panels. */
+import { asStored, widenBf16 } from "../../ir/bf16.js";
 import { evaluateDim, type SizeBindings } from "../../ir/dim.js";
 import { dtypes, viewAs, type HostArray } from "../../ir/dtype.js";
 import type { StateDeclaration } from "../../ir/graph.js";
@@ -45,14 +46,14 @@ export class NativeState implements StateBuffer {
     const { declaration, library } = this;
     void this.address;
     if (declaration.layout === "plain") {
-      viewAs(declaration.dtype, this.#buffer.view, 0, this.#elements()).set(values);
+      viewAs(declaration.dtype, this.#buffer.view, 0, this.#elements()).set(asStored(declaration.dtype, values));
       return;
     }
     const [rows, depth] = this.shape as [number, number];
     const staging = library.allocate(Math.max(64, rows * depth * 4));
     try {
-      new Float32Array(staging.view, 0, rows * depth).set(values);
-      library.packPanels(staging.address, depth, rows, depth, this.#buffer.address);
+      new Float32Array(staging.view, 0, rows * depth).set(values instanceof Uint16Array ? widenBf16(values) : values);
+      library.packPanels(staging.address, depth, rows, depth, this.#buffer.address, declaration.dtype === "bf16" ? "bf16" : "f32");
     } finally {
       staging.free();
     }

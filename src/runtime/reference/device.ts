@@ -1,7 +1,8 @@
 /** The reference device: interprets graphs with each op's meaning, f64 inside. Slow and plain; the oracle the others are compared with. */
+import { asStored } from "../../ir/bf16.js";
 import { evaluateDim, type SizeBindings } from "../../ir/dim.js";
 import { hostArray, type HostArray } from "../../ir/dtype.js";
-import type { StateDeclaration } from "../../ir/graph.js";
+import type { Node, StateDeclaration } from "../../ir/graph.js";
 import { interpret } from "../../ir/interpret.js";
 import { elementCount } from "../../ir/ops/shapes.js";
 import type { Value } from "../../ir/ops.js";
@@ -14,6 +15,7 @@ import {
   type RunRequest,
   type RunResult,
   type StateBuffer,
+  type WatchedLaunch,
 } from "../device.js";
 
 class ReferenceState implements StateBuffer {
@@ -41,7 +43,7 @@ class ReferenceState implements StateBuffer {
   }
 
   write(values: HostArray): void {
-    this.value.data.set(values);
+    this.value.data.set(asStored(this.declaration.dtype, values));
   }
 
   read(): HostArray {
@@ -72,8 +74,12 @@ class ReferenceExecutable implements Executable {
     };
   }
 
-  runSync({ inputs, states, sizes, signal }: RunRequest): RunResult {
+  runSync(request: RunRequest): RunResult {
     this.#runs++;
+    return this.#interpret(request);
+  }
+
+  #interpret({ inputs, states, sizes, signal }: RunRequest, onValue?: (node: Node, value: Value) => void): RunResult {
     const { graph } = this.compiled;
     const values = new Map(
       graph.inputs.map(({ name, node }) => {
@@ -83,9 +89,10 @@ class ReferenceExecutable implements Executable {
       }),
     );
     const bound = new Map(graph.states.map((state) => [state, (states.get(state.name) as ReferenceState).value] as const));
-    const outputs = interpret(graph, values, bound, sizes, () => {
+    const abort = (): void => {
       if (signal?.aborted) throw new AbortedError(signal.reason);
-    });
+    };
+    const outputs = interpret(graph, values, bound, sizes, abort, onValue);
     return new Map([...outputs].map(([name, value]) => [name, value.data.slice()]));
   }
 
@@ -99,6 +106,16 @@ class ReferenceExecutable implements Executable {
     const start = performance.now();
     this.runSync(request);
     return [{ label: this.compiled.graph.name, symbol: "interpret", milliseconds: performance.now() - start, flops: 0, bytes: 0 }];
+  }
+
+  runWatched(request: RunRequest, watch: (launch: WatchedLaunch) => void): RunResult {
+    const { nodes } = this.compiled.graph;
+    const position = new Map(nodes.map((node, index) => [node, index]));
+    return this.#interpret(request, (node, { data }) => {
+      const at = position.get(node) as number;
+      const read = (): Uint8Array => new Uint8Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength));
+      watch({ kernel: `interpret.${node.op}`, nodes: [at], stored: [{ node: at, read }] });
+    });
   }
 
   dispose(): void {}

@@ -321,6 +321,10 @@ export class AutotuneExecutable implements Executable {
     return this.#of(request).profile(request);
   }
 
+  runWatched(...[request, watch]: Parameters<Executable["runWatched"]>): RunResult {
+    return this.#of(request).runWatched(request, watch);
+  }
+
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
