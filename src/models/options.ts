@@ -11,7 +11,7 @@ export interface ModelOptions {
   readonly kvCache: KvCacheStrategy;
   /** Default true: sample paths read their series' prefix instead of a copy. The same bits either way. */
   readonly sharePrefix?: boolean;
-  /** How weight matrices are stored; f32 by default. Norms, biases and embeddings stay f32. */
+  /** How weight matrices are stored; f32 by default. Norms, biases, embeddings and the tokenizer of Kronos stay f32. */
   readonly weights?: WeightStorage | undefined;
   /** "bits": every program also runs op by op and stops at the first difference. Default: TEMPOGRAPH_CHECK. */
   readonly check?: CheckSetting | undefined;

@@ -105,7 +105,7 @@ export class KronosModel implements ForecastModel {
     checkPair(model, tokenizer);
     const config = parseKronosModelConfig(model.checkpoint.config);
     const tokenizerConfig = parseKronosTokenizerConfig(tokenizer.checkpoint.config);
-    const tokenizerWeights = loadKronosTokenizerWeights(tokenizer.checkpoint.source, tokenizerConfig, loaded.device, options.weights);
+    const tokenizerWeights = loadKronosTokenizerWeights(tokenizer.checkpoint.source, tokenizerConfig, loaded.device);
     try {
       const weights = loadKronosModelWeights(model.checkpoint.source, config, loaded.device, { fold: true, stored: options.weights });
       return new KronosModel(model.name, config, weights, tokenizerWeights, tokenizerConfig, loaded, options);

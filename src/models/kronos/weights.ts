@@ -237,14 +237,12 @@ export function loadKronosModelWeights(
   }
 }
 
-/** Throws InputError naming every tensor that is missing, misshapen or unknown. */
-export function loadKronosTokenizerWeights(
-  source: TensorSource,
-  config: KronosTokenizerConfig,
-  device: Device,
-  stored?: WeightStorage,
-): KronosTokenizerWeights {
-  const read = new KronosReader(source, device, stored);
+/**
+ * Always f32: a token is made of signs, so a rounded weight gives other tokens, and with them another level of the whole forecast. Throws InputError naming every tensor
+ * that is missing, misshapen or unknown.
+ */
+export function loadKronosTokenizerWeights(source: TensorSource, config: KronosTokenizerConfig, device: Device): KronosTokenizerWeights {
+  const read = new KronosReader(source, device);
   const { width, columns, coarseBits, fineBits } = config;
   const bits = coarseBits + fineBits;
   try {
