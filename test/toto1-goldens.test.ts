@@ -1,4 +1,4 @@
-/** Toto 1.0 against the published model: every golden case, both programs, every mode and device. */
+/** Toto 1.0 against the published model: every golden case, both programs, every mode and device; the bundled trained model against its own. */
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
@@ -10,6 +10,7 @@ import { runGoldenCases } from "../src/diagnostics/golden/run.js";
 const folder = join(dirname(fileURLToPath(import.meta.url)), "goldens");
 const cases = findGoldenCases([folder]).filter((path) => /toto1-[^/\\]+$/.test(path));
 const full = cases.filter((path) => path.endsWith("toto1-base-btc"));
+const bundled = findGoldenCases([join(dirname(fileURLToPath(import.meta.url)), "..", "models", "toto1-nano", "golden")]);
 const tiny = cases.filter((path) => !full.includes(path));
 
 /** Runs that did not pass, with their reasons. */
@@ -45,6 +46,11 @@ describe("golden cases", () => {
       expect(await failures(full, "native", mode)).toEqual([]);
     });
   }
+  test("bundled, native and reference", async () => {
+    expect(bundled.length).toBe(1);
+    expect(await failures(bundled, "native", "reduce-overhead")).toEqual([]);
+    expect(await failures(bundled, "reference", "default", ["product"])).toEqual([]);
+  });
   test("full size, reference, the product", async () => {
     expect(await failures(full, "reference", "reduce-overhead", ["product"])).toEqual([]);
   });
