@@ -186,7 +186,7 @@ const families: Readonly<
   kronos: { load: loadTiny, request: { series: [makeCandles(5, 40, 4)], horizon: 4, samples: 0, seed: 3 }, bound: 2e-5 },
 };
 
-describe.each(Object.entries(families))("%s with bf16 weights", (_, { load, request, bound }) => {
+describe.each(Object.entries(families))("%s with bf16 weights", (family, { load, request, bound }) => {
   const numbers = async (choice: Choice): Promise<Float32Array> => {
     const model = load(choice);
     const answers: readonly ModelSeriesAnswer[] = await model.predict(request);
@@ -194,7 +194,7 @@ describe.each(Object.entries(families))("%s with bf16 weights", (_, { load, requ
     return everyNumber(answers);
   };
 
-  it("has the same bits in every mode and with any number of threads, and others than with f32 weights", async () => {
+  it("has the same bits in every mode and with any number of threads, and others than with f32 weights where numbers are predicted", async () => {
     const first = await numbers({ weights: "bf16" });
     for (const choice of [{ mode: "eager" }, { mode: "default" }, { threads: 1 }] as const)
       expect(
@@ -202,7 +202,8 @@ describe.each(Object.entries(families))("%s with bf16 weights", (_, { load, requ
         JSON.stringify(choice),
       ).toBe(true);
     const whole = await numbers({});
-    expect(first).not.toEqual(whole);
+    // Kronos predicts tokens, which may well be the same ones.
+    if (family !== "kronos") expect(first).not.toEqual(whole);
     expect(relativeDistance(first, whole)).toBeLessThan(0.5);
   });
 
