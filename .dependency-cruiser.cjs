@@ -26,8 +26,8 @@ const layers = {
 /** Files any layer may import: they hold names, not behaviour. */
 const SHARED = "^src/models/(input-error|tensor-source)[.]ts$";
 
-/** Sizes, element types and the constants that op tables publish (block width, moments per row): words, not machinery. */
-const WORDS = "^src/ir/(dim|dtype|ops/(state|routines))[.]ts$";
+/** Sizes, element types and how they are stored, and the constants that op tables publish (block width, moments per row): words, not machinery. */
+const WORDS = "^src/ir/(dim|dtype|bf16|ops/(state|routines))[.]ts$";
 
 function own(layer) {
   return layer.includes("registry") ? "models" : layer.split("/")[0];
