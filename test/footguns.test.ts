@@ -268,7 +268,7 @@ describe("ops outside a trace", () => {
   it("refuse a weight that is not stored as one, and reading a packed weight", () => {
     const plain = mutable(native, "plain", 2, 2);
     expect(() => linear(vector(1, 1).reshape([1, 2]), plain)).toThrow(
-      /weight plain must be an f32 state with layout "panels", found f32 plain/,
+      /weight plain must be an f32 or bf16 state with layout "panels", found f32 plain/,
     );
     expect(() => readState(matrix(native, "packed", 2, 2))).toThrow(/stored as weight panels, which only linear reads/);
   });
