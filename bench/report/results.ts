@@ -22,13 +22,15 @@ export interface Results {
   readonly curves: readonly Curve[];
 }
 
-/** Throws when the files are of several machines: their figures must not stand in one table. */
+/** Files without measured limits hold something else: the log analyser's throughput, accuracies. Throws when the others are of several machines: their figures must not stand in one table. */
 export function readResults(folder: string): Results {
   const names = readdirSync(folder)
     .filter((name) => name.endsWith(".json"))
     .sort();
   if (names.length === 0) throw new Error(`${folder} holds no results; npm run bench -- --json FILE writes them`);
-  const files = names.map((name) => JSON.parse(readFileSync(join(folder, name), "utf8")) as ReportFile);
+  const files = names
+    .map((name) => JSON.parse(readFileSync(join(folder, name), "utf8")) as ReportFile)
+    .filter(({ limits }) => (limits as ReportFile["limits"] | undefined) !== undefined);
   const machines = new Set(files.map(({ machine }) => JSON.stringify(machine)));
   if (machines.size > 1) throw new Error(`${folder} holds results of ${machines.size} machines: ${[...machines].join(", ")}`);
   return {
