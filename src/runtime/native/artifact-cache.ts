@@ -18,6 +18,7 @@ import {
   rmSync,
   statSync,
   writeFileSync,
+  type Stats,
 } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -151,8 +152,9 @@ export class ArtifactCache {
     for (const file of names) {
       if (!file.startsWith(prefix) || !file.endsWith(ending)) continue;
       const path = join(this.directory, file);
-      if (!lstatSync(path, { throwIfNoEntry: false })) continue;
-      const problem = this.problemOf(path, file);
+      const entry = lstatSync(path, { throwIfNoEntry: false });
+      if (!entry) continue;
+      const problem = this.problemOf(path, entry);
       if (problem === undefined) {
         markUsed(path);
         return { path, damaged };
@@ -183,12 +185,10 @@ export class ArtifactCache {
     }
   }
 
-  private problemOf(path: string, file: string): string | undefined {
-    const found = lstatSync(path, { throwIfNoEntry: false });
-    if (!found) return "vanished";
+  private problemOf(path: string, found: Stats): string | undefined {
     if (!found.isFile()) return "is not a plain file";
     if ((process.getuid && found.uid !== process.getuid()) || (found.mode & 0o022) !== 0) return "could be written by others";
-    const checksum = /([0-9a-f]{32})\.\w+$/.exec(file)?.[1];
+    const checksum = /([0-9a-f]{32})\.\w+$/.exec(path)?.[1];
     return sha256(readFileSync(path)).slice(0, 32) === checksum ? undefined : "is damaged (its checksum differs)";
   }
 

@@ -40,6 +40,13 @@ function buildProblem(error: unknown): string | undefined {
   return code === "compiler-failed" ? `candidates could not be built: ${(error as Error).message.split("\n")[0]}` : undefined;
 }
 
+/** What is known after candidates could not be built; throws what is no such problem. */
+function unbuilt(error: unknown): { readonly reason: string } {
+  const reason = buildProblem(error);
+  if (reason === undefined) throw error;
+  return { reason };
+}
+
 /** Whether a device has kernels whose schedules can be searched, or were chosen ahead of time. */
 export const hasSchedules = (device: Device): boolean => device.machine !== undefined;
 
@@ -182,9 +189,7 @@ export class AutotuneExecutable implements Executable {
     try {
       return this.#outcome(shape, start, await drive(this.#search(shape, start, request), this.#bench(request)));
     } catch (error) {
-      const reason = buildProblem(error);
-      if (reason === undefined) throw error;
-      return { reason };
+      return unbuilt(error);
     } finally {
       this.#spent += this.#clock() - start;
     }
@@ -195,9 +200,7 @@ export class AutotuneExecutable implements Executable {
     try {
       return this.#outcome(shape, start, driveSync(this.#search(shape, start, request), this.#bench(request)));
     } catch (error) {
-      const reason = buildProblem(error);
-      if (reason === undefined) throw error;
-      return { reason };
+      return unbuilt(error);
     } finally {
       this.#spent += this.#clock() - start;
     }
