@@ -21,7 +21,7 @@ export interface GuardField {
 }
 
 /** Strings and booleans steer traced code, so they are static: another value means another compile. */
-const isLeaf = (value: unknown): boolean =>
+export const isLeaf = (value: unknown): boolean =>
   value instanceof Value ||
   value instanceof State ||
   value instanceof StaticValue ||
@@ -29,7 +29,7 @@ const isLeaf = (value: unknown): boolean =>
   typeof value === "string" ||
   typeof value === "boolean";
 
-const leafValue = (value: unknown): Leaf["value"] =>
+export const leafValue = (value: unknown): Leaf["value"] =>
   typeof value === "string" || typeof value === "boolean" ? new StaticValue(value) : (value as Leaf["value"]);
 
 export function flattenArguments(args: readonly unknown[]): Leaf[] {

@@ -3,9 +3,8 @@
  * Knows values and states only; the tensor layer supplies the class that traced code sees.
  */
 import type { HostArray } from "../ir/dtype.js";
-import { evaluateDim, type SizeBindings } from "../ir/dim.js";
 import { printGraph } from "../ir/graph.js";
-import type { CompiledGraph, Device, Executable, Replay, RunResult } from "../runtime/device.js";
+import type { CompiledGraph, Device, Executable, Replay, RunRequest, RunResult } from "../runtime/device.js";
 import {
   bindSizes,
   dimsOf,
@@ -23,13 +22,14 @@ import { CheckCounts, CheckedExecutable, checkSetting, type CheckSetting, type L
 import { emitEvent } from "./events.js";
 import { lowerGraph, type Mode } from "./lower.js";
 import { CompileCounters, sumOf, type CompileReport, type ScheduleReport, type SpecializationReport } from "./report.js";
-import { inOrder, refuseWhileRunning } from "./run-order.js";
-import { collectOutputs, restoreOutputs, type Structure } from "./outputs.js";
-import { Specializations, type Call, type Replayable, type Service, type Specialization } from "./specialization.js";
+import { buffersOf, CallPlan, sizesOf } from "./plan.js";
+import { inOrder, mutableStates, refuseWhileRunning } from "./run-order.js";
+import { Answers, collectOutputs, type MakeValue, type TracedOutputs } from "./outputs.js";
+import { Specializations, type Call, type ReplayableSpecialization, type Service, type Specialization } from "./specialization.js";
 import { currentStance, TraceError, type Stance } from "./stance.js";
 import { State } from "./state.js";
 import { currentTracer, Tracer, withTracer, type Segment } from "./tracer.js";
-import { concreteContent, StaticValue, type Value, type Traced } from "./value.js";
+import { StaticValue, type Value, type Traced } from "./value.js";
 
 export interface CompileOptions {
   readonly device: Device;
@@ -52,10 +52,10 @@ export interface CompileOptions {
   readonly stance?: () => Stance | undefined;
 }
 
-export type MakeValue = (...parts: ConstructorParameters<typeof Value>) => Value;
-
 /** Ends a trace that must not run anything. */
 class StopTracing extends Error {}
+
+const hasProgram = (specialization: Specialization): specialization is ReplayableSpecialization => specialization.replayable !== undefined;
 
 const replayOf = (mode: Mode): Replay => (mode === "reduce-overhead" || mode === "max-autotune" ? "one-call" : "per-kernel");
 
@@ -73,7 +73,8 @@ export class CompiledCore {
   /** Executables with a run off the event loop that has not ended. */
   readonly #running = new Map<Executable, number>();
   #taps = new Map<string, Value>();
-  #last: Call | undefined;
+  #lastPlan: CallPlan | undefined;
+  #lastArguments: readonly unknown[] | undefined;
   #disposed = false;
 
   constructor(
@@ -107,38 +108,49 @@ export class CompiledCore {
   callSync(args: readonly unknown[]): unknown {
     const outer = currentTracer();
     if (outer) return this.#inline(outer, args);
+    const repeated = this.#repeated(args);
+    if (repeated) return this.#runPlanSync(repeated.plan, repeated.arrays);
     const call = this.#open(args, undefined, false);
     const specialization = this.#specializations.find(call) ?? this.#compileSync(call, this.#specializations.serviceOnMiss(call));
-    if (!specialization.replayable) return this.#runBroken(call, specialization);
-    const { executable } = specialization.replayable;
+    if (!hasProgram(specialization)) return this.#runBroken(call, specialization);
+    return this.#runPlanSync(this.#plan(call, specialization), [...call.arrays.values()]);
+  }
+
+  #runPlanSync(plan: CallPlan, arrays: readonly HostArray[]): unknown {
+    const { executable } = plan.specialization.replayable;
     if (this.#running.has(executable)) {
       throw new Error(
         `${this.name} was called while a run of it is under way off the event loop; a blocking call cannot wait for that. Await the run first.`,
       );
     }
-    const states = this.#statesOfCall(call, specialization.replayable);
-    refuseWhileRunning(this.name, states);
-    const request = this.#request(call, specialization, states);
+    refuseWhileRunning(this.name, plan.mutable);
+    if (plan.replay === "one-call") this.counters.capturedCalls++;
+    const request = plan.request(arrays, undefined, false);
     const tuned = autotuned(executable);
-    if (tuned) this.#timedSync("search", () => tuned.readySync(request));
-    return this.#answer(specialization, executable.runSync(request), call);
+    if (tuned && !tuned.isReady(request)) this.#timedSync("search", () => tuned.readySync(request));
+    return this.#answer(plan.answers, executable.runSync(request));
   }
 
   async call(args: readonly unknown[], signal?: AbortSignal): Promise<unknown> {
     if (currentTracer())
       throw new TraceError(`${this.name}.run(...) was called inside traced code; call ${this.name}(...) there, which joins the trace`);
+    const repeated = this.#repeated(args);
+    if (repeated) return this.#runPlan(repeated.plan, repeated.plan.request(repeated.arrays, signal, true));
     const call = this.#open(args, signal, true);
     const specialization = await this.#specializationFor(call, true);
-    if (!specialization.replayable) return this.#runBroken(call, specialization);
-    const { executable } = specialization.replayable;
-    const states = this.#statesOfCall(call, specialization.replayable);
-    const request = this.#request(call, specialization, states);
+    if (!hasProgram(specialization)) return this.#runBroken(call, specialization);
+    const plan = this.#plan(call, specialization);
+    return this.#runPlan(plan, plan.request([...call.arrays.values()], signal, false));
+  }
+
+  async #runPlan(plan: CallPlan, request: RunRequest): Promise<unknown> {
+    const { executable } = plan.specialization.replayable;
+    if (plan.replay === "one-call") this.counters.capturedCalls++;
     this.#running.set(executable, (this.#running.get(executable) ?? 0) + 1);
     try {
       const tuned = autotuned(executable);
-      if (tuned) await this.#timed("search", () => tuned.ready(request));
-      const results = await inOrder(states, () => executable.run(request));
-      return this.#answer(specialization, results, call);
+      if (tuned && !tuned.isReady(request)) await this.#timed("search", () => tuned.ready(request));
+      return this.#answer(plan.answers, await inOrder(plan.mutable, () => executable.run(request)));
     } finally {
       const left = (this.#running.get(executable) ?? 1) - 1;
       if (left > 0) this.#running.set(executable, left);
@@ -146,14 +158,29 @@ export class CompiledCore {
     }
   }
 
+  /** The last call's plan with this call's arrays, when nothing but data differs. */
+  #repeated(args: readonly unknown[]): { readonly plan: CallPlan; readonly arrays: readonly HostArray[] } | undefined {
+    const plan = this.#lastPlan;
+    if (!plan || this.#disposed || plan.stance !== this.#stance) return undefined;
+    const arrays = plan.pattern.arraysOf(args);
+    if (!arrays) return undefined;
+    this.counters.calls++;
+    this.#lastArguments = args;
+    return { plan, arrays };
+  }
+
+  #plan(call: Call, specialization: ReplayableSpecialization): CallPlan {
+    return (this.#lastPlan = new CallPlan(call, specialization, replayOf(specialization.mode), this.#stance, this.make));
+  }
+
   /** Compiles for these arguments without running them; a function with graph breaks is only found to have them. */
   async prepare(args: readonly unknown[]): Promise<void> {
     const call = this.#open(args, undefined, true);
     this.counters.calls--;
-    const { replayable } = await this.#specializationFor(call, false);
-    const tuned = replayable && autotuned(replayable.executable);
-    if (!replayable || !tuned) return;
-    const request = this.#requestOf(call, replayable, "one-call", this.#statesOfCall(call, replayable));
+    const specialization = await this.#specializationFor(call, false);
+    const tuned = hasProgram(specialization) && autotuned(specialization.replayable.executable);
+    if (!tuned) return;
+    const request = this.#plan(call, specialization).request([...call.arrays.values()], undefined, false);
     await this.#timed("search", () => tuned.ready(request));
   }
 
@@ -170,13 +197,10 @@ export class CompiledCore {
 
   /** Runs the last call again with the profiler on: time per launch. State writes happen again, so only a measurement should follow. */
   profileLast(): ReturnType<Executable["profile"]> {
-    const call = this.#last;
-    const specialization = call ? this.#specializations.find(call) : undefined;
-    if (!call || !specialization?.replayable)
-      throw new Error(`${this.name} has not run yet as one program, so there is nothing to profile`);
-    return specialization.replayable.executable.profile(
-      this.#request(call, specialization, this.#statesOfCall(call, specialization.replayable)),
-    );
+    const plan = this.#lastPlan;
+    const arrays = plan?.pattern.arraysOf(this.#lastArguments ?? []);
+    if (!plan || !arrays) throw new Error(`${this.name} has not run yet as one program, so there is nothing to profile`);
+    return plan.specialization.replayable.executable.profile(plan.request(arrays, undefined, false));
   }
 
   report(): CompileReport {
@@ -248,7 +272,8 @@ export class CompiledCore {
     }
     this.counters.calls++;
     let fields: readonly GuardField[] | undefined;
-    this.#last = {
+    this.#lastArguments = args;
+    return {
       args,
       leaves,
       arrays,
@@ -259,7 +284,6 @@ export class CompiledCore {
         return (fields ??= guardFields(leaves, bounds));
       },
     };
-    return this.#last;
   }
 
   #checkStates(leaves: readonly Leaf[]): void {
@@ -477,7 +501,8 @@ export class CompiledCore {
   #runBroken(call: Call, specialization: Specialization): unknown {
     const traced = this.#unfinished.get(call) ?? this.#trace(call, specialization.mode, true);
     this.#unfinished.delete(call);
-    return this.#rebuild(traced, this.#runSegment(traced.segment, call, specialization.mode), call);
+    const results = this.#runSegment(traced.segment, call, specialization.mode);
+    return this.#answer(new Answers(traced, call.sizes, this.make), results);
   }
 
   #runSegment(segment: Segment, call: Call, mode: Mode): RunResult {
@@ -487,7 +512,7 @@ export class CompiledCore {
       executable = this.#loadSync(segment, mode, false);
       this.#segments.set(text, executable);
     }
-    refuseWhileRunning(this.name, [...segment.states.values()]);
+    refuseWhileRunning(this.name, mutableStates([...segment.states.values()]));
     return executable.runSync({
       inputs: this.#inputs(call, segment),
       states: buffersOf(segment.states.values()),
@@ -501,47 +526,9 @@ export class CompiledCore {
     return new Map(segment.graph.inputs.map(({ name }) => [name, call.arrays.get(name) ?? (segment.carried.get(name) as HostArray)]));
   }
 
-  #request(call: Call, specialization: Specialization, states: readonly State[]): Parameters<Executable["run"]>[0] {
-    const replayable = specialization.replayable as Replayable;
-    const replay = replayOf(specialization.mode);
-    if (replay === "one-call") this.counters.capturedCalls++;
-    return this.#requestOf(call, replayable, replay, states);
-  }
-
-  #requestOf(call: Call, replayable: Replayable, replay: Replay, states: readonly State[]): Parameters<Executable["run"]>[0] {
-    return {
-      inputs: this.#inputs(call, replayable.segment),
-      states: buffersOf(states),
-      sizes: sizesOf(call, replayable.segment),
-      replay,
-      ...(call.signal ? { signal: call.signal } : {}),
-    };
-  }
-
-  /** States passed as arguments replace the traced ones of the same name; captured states stay. */
-  #statesOfCall(call: Call, { segment, passedStates }: Replayable): State[] {
-    if (passedStates.size === 0) return [...segment.states.values()];
-    const states = new Map(segment.states);
-    for (const { value } of call.leaves) if (value instanceof State && passedStates.has(value.name)) states.set(value.name, value);
-    return [...states.values()];
-  }
-
-  #answer(specialization: Specialization, results: RunResult, call: Call): unknown {
-    return this.#rebuild(specialization.replayable as Replayable, results, call);
-  }
-
-  #rebuild(traced: Pick<Replayable, "structure" | "outputs" | "tapNames" | "taps">, results: RunResult, { sizes }: Call): unknown {
-    const concrete = (value: Value, name: string): Value =>
-      this.make(
-        concreteContent(
-          results.get(name) as HostArray,
-          value.shape.map((dim) => evaluateDim(dim, sizes)),
-        ),
-        value.dtype,
-      );
-    this.#taps = new Map(traced.taps.map((value, index) => [traced.tapNames[index] as string, concrete(value, `tap${index}`)]));
-    const values = traced.outputs.map((value, index) => concrete(value, `out${index}`));
-    return restoreOutputs(traced.structure, values);
+  #answer(answers: Answers, results: RunResult): unknown {
+    this.#taps = answers.taps(results);
+    return answers.value(results);
   }
 }
 
@@ -559,36 +546,13 @@ const loadedGraph = (compiled: CompiledGraph, executable: Executable): LoadedGra
   },
 });
 
-interface TraceOutcome {
+interface TraceOutcome extends TracedOutputs {
   readonly tracer: Tracer;
   readonly segment: Segment;
-  readonly structure: Structure;
-  readonly outputs: readonly Value[];
-  readonly tapNames: readonly string[];
-  readonly taps: readonly Value[];
   readonly broken: boolean;
   /** Ended at the first break, because nothing was to be run. */
   readonly stopped: boolean;
 }
 
-/** Sizes of the call and of states the function captured instead of being given. */
-function sizesOf(call: Call, { graph, states }: Segment): SizeBindings {
-  let { sizes } = call;
-  for (const state of states.values()) {
-    for (const [name, value] of Object.entries(state.buffer.sizes)) {
-      const known = sizes[name];
-      if (known === undefined) sizes = { ...sizes, [name]: value };
-      else if (known !== value && !call.leaves.some((leaf) => leaf.value instanceof State && leaf.value.name === state.name))
-        throw new Error(
-          `${graph.name}: size "${name}" is ${known} in this call but ${value} in the state ${state.name}; one name must have one value per call`,
-        );
-    }
-  }
-  return sizes;
-}
-
 const passedStates = (call: Call, segment: Segment): ReadonlySet<string> =>
   new Set(call.leaves.flatMap(({ value }) => (value instanceof State && segment.states.get(value.name) === value ? [value.name] : [])));
-
-const buffersOf = (states: Iterable<State>): Map<string, State["buffer"]> =>
-  new Map([...states].map((state) => [state.name, state.buffer]));

@@ -1,6 +1,12 @@
 /** What a traced function returned: taken apart once into tensors and a structure, and put together again for every call. */
+import { evaluateDim, type SizeBindings } from "../ir/dim.js";
+import type { HostArray } from "../ir/dtype.js";
+import type { RunResult } from "../runtime/device.js";
 import type { Tracer } from "./tracer.js";
-import { Value } from "./value.js";
+import { concreteContent, Value } from "./value.js";
+
+/** Makes a value of the tensor layer's class. */
+export type MakeValue = (...parts: ConstructorParameters<typeof Value>) => Value;
 
 /** The returned structure with an `OutputNumber` in place of every tensor. */
 export type Structure = unknown;
@@ -25,8 +31,56 @@ export function collectOutputs(result: unknown, outputs: Value[], name: string, 
   throw new TypeError(`${name} returns a ${typeof result}; compiled functions return tensors and plain objects or arrays of them`);
 }
 
+/** What a traced function returned and tapped. */
+export interface TracedOutputs {
+  readonly structure: Structure;
+  readonly outputs: readonly Value[];
+  readonly tapNames: readonly string[];
+  readonly taps: readonly Value[];
+}
+
+/** A result of a run with its numeric shape. */
+interface Place {
+  readonly name: string;
+  readonly axes: readonly number[];
+  readonly dtype: Value["dtype"];
+}
+
+/** Turns results of runs with the same sizes into what the function returns. */
+export class Answers {
+  readonly #outputs: readonly Place[];
+  readonly #taps: readonly Place[];
+
+  constructor(
+    private readonly traced: TracedOutputs,
+    sizes: SizeBindings,
+    private readonly make: MakeValue,
+  ) {
+    const place = ({ shape, dtype }: Value, name: string): Place => {
+      return { name, axes: shape.map((dim) => evaluateDim(dim, sizes)), dtype };
+    };
+    this.#outputs = traced.outputs.map((value, index) => place(value, `out${index}`));
+    this.#taps = traced.taps.map((value, index) => place(value, `tap${index}`));
+  }
+
+  /** The returned structure. */
+  value(results: RunResult): unknown {
+    const values = this.#outputs.map((place) => this.#valueAt(place, results));
+    return restoreOutputs(this.traced.structure, values);
+  }
+
+  /** Tapped values by name. */
+  taps(results: RunResult): Map<string, Value> {
+    return new Map(this.#taps.map((place, index) => [this.traced.tapNames[index] as string, this.#valueAt(place, results)]));
+  }
+
+  #valueAt({ name, axes, dtype }: Place, results: RunResult): Value {
+    return this.make(concreteContent(results.get(name) as HostArray, axes), dtype);
+  }
+}
+
 /** The structure again, with `values` for its tensors. */
-export function restoreOutputs(structure: Structure, values: readonly Value[]): unknown {
+function restoreOutputs(structure: Structure, values: readonly Value[]): unknown {
   if (structure instanceof OutputNumber) return values[structure.index];
   if (Array.isArray(structure)) return structure.map((part) => restoreOutputs(part, values));
   if (structure && typeof structure === "object")

@@ -5,24 +5,41 @@
  */
 import { type State } from "./state.js";
 
-/** Runs `body` once every earlier run on any of the states has ended. */
-export function inOrder<T>(states: readonly State[], body: () => Promise<T>): Promise<T> {
-  const mutable = states.filter(({ declaration }) => declaration.kind === "mutable");
-  const before = new Set(mutable.flatMap(({ run }) => run ?? []));
-  const run = before.size === 0 ? body() : Promise.allSettled(before).then(body);
-  for (const state of mutable) state.run = run;
-  const ended = (): void => {
-    for (const state of mutable) if (state.run === run) state.run = undefined;
-  };
+interface UnderWay {
+  readonly states: ReadonlySet<State>;
+  readonly ended: Promise<unknown>;
+}
+
+const underWay = new Set<UnderWay>();
+
+const sharesState = (a: ReadonlySet<State>, b: ReadonlySet<State>): boolean => {
+  for (const state of a) if (b.has(state)) return true;
+  return false;
+};
+
+/** The states whose runs have to follow each other. */
+export const mutableStates = (states: readonly State[]): ReadonlySet<State> =>
+  new Set(states.filter(({ declaration }) => declaration.kind === "mutable"));
+
+/** Runs `body` once every earlier run on any of the states, all mutable, has ended. */
+export function inOrder<T>(states: ReadonlySet<State>, body: () => Promise<T>): Promise<T> {
+  const before = [...underWay].filter((run) => sharesState(run.states, states)).map(({ ended }) => ended);
+  const run = before.length === 0 ? body() : Promise.allSettled(before).then(body);
+  const entry = { states, ended: run };
+  underWay.add(entry);
+  const ended = (): void => void underWay.delete(entry);
   run.then(ended, ended);
   return run;
 }
 
-/** Throws when a run off the event loop uses one of the states. */
-export function refuseWhileRunning(what: string, states: readonly State[]): void {
-  const busy = states.find((state) => state.run !== undefined);
-  if (busy)
-    throw new Error(
-      `${what} would use the state "${busy.name}" while a run off the event loop is using it; a blocking call cannot wait for that. Await the run first.`,
-    );
+/** Throws when a run off the event loop uses one of the states, all mutable. */
+export function refuseWhileRunning(what: string, states: ReadonlySet<State>): void {
+  if (underWay.size === 0) return;
+  for (const run of underWay) {
+    const busy = [...states].find((state) => run.states.has(state));
+    if (busy)
+      throw new Error(
+        `${what} would use the state "${busy.name}" while a run off the event loop is using it; a blocking call cannot wait for that. Await the run first.`,
+      );
+  }
 }

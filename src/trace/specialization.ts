@@ -8,11 +8,10 @@ import type { Executable } from "../runtime/device.js";
 import { sameGuard, type Bounds, type GuardField, type GuardShape, type Leaf } from "./arguments.js";
 import { callerLocation, emitEvent } from "./events.js";
 import type { Mode } from "./lower.js";
-import type { Structure } from "./outputs.js";
+import type { TracedOutputs } from "./outputs.js";
 import type { CompileCounters, RecompileRecord } from "./report.js";
 import { RecompileError, type Stance } from "./stance.js";
 import type { Segment } from "./tracer.js";
-import type { Value } from "./value.js";
 
 /** Why a specialization exists: `forced` and `stance` ones serve only while a stance asks for eager, those of the limit from then on. */
 type Origin = "compiled" | "limit" | "forced" | "stance";
@@ -32,13 +31,12 @@ export interface Specialization {
   readonly executables: Executable[];
 }
 
-export interface Replayable {
+/** One that replays a program. */
+export type ReplayableSpecialization = Specialization & { readonly replayable: Replayable };
+
+export interface Replayable extends TracedOutputs {
   readonly executable: Executable;
   readonly segment: Segment;
-  readonly structure: Structure;
-  readonly outputs: readonly Value[];
-  readonly tapNames: readonly string[];
-  readonly taps: readonly Value[];
   /** States that came in as arguments, by name: a later call brings its own. */
   readonly passedStates: ReadonlySet<string>;
 }

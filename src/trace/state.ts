@@ -16,8 +16,6 @@ export interface StateOptions {
 export class State {
   readonly declaration: StateDeclaration;
   readonly buffer: StateBuffer;
-  /** The last run off the event loop that uses it and has not ended; only the run order sets it. */
-  run: Promise<unknown> | undefined;
 
   /** Zeroed memory of `shape` on `device`. Throws when memory is out. */
   constructor(

@@ -6,7 +6,7 @@ import { packArena } from "../arena.js";
 import { AbortedError, type Executable, type KernelProfile, type RunRequest, type RunResult, type WatchedLaunch } from "../device.js";
 import { runStatus, stepFlags, stepLayout, type NativeBuffer, type NativeLibrary, type RunOptions } from "./contract.js";
 import type { RunRecorder } from "./recording.js";
-import type { NativeState } from "./state.js";
+import { stateFrees, useStates, type NativeState } from "./state.js";
 
 /** Work that may be done on the event loop's thread, a fraction of a millisecond; more is handed to the dispatcher. */
 const inlineFlops = 5e7;
@@ -15,13 +15,18 @@ const turnMilliseconds = 3;
 /** Bindings kept per executable; the least recently used goes first. */
 const keptBindings = 32;
 
+/** Where an input or output lies in the arena. */
+interface Place {
+  readonly name: string;
+  readonly values: HostArray;
+}
+
 /** A step table with every address and size filled in. */
 interface Binding {
   readonly table: NativeBuffer;
   readonly scratchBytes: number;
-  /** Input and output places in the arena, by name. */
-  readonly inputs: ReadonlyMap<string, HostArray>;
-  readonly outputs: ReadonlyMap<string, HostArray>;
+  readonly inputs: readonly Place[];
+  readonly outputs: readonly Place[];
   /** Every buffer of the program as bytes, in the program's order. */
   readonly buffers: readonly Uint8Array[];
   /** The arena's generation the addresses belong to. */
@@ -30,10 +35,13 @@ interface Binding {
   readonly flops: number;
 }
 
-/** What the last binding was made for; most calls repeat it. */
+/** What the last binding was made for. Most calls repeat it, and a caller that knows so brings the very same sizes and map of states. */
 interface LastBinding {
-  readonly sizes: SizeBindings;
+  readonly request: Pick<RunRequest, "sizes" | "states">;
+  /** Of the program, in its order. */
   readonly states: readonly NativeState[];
+  /** `stateFrees` when their addresses were read. */
+  readonly frees: number;
   readonly binding: Binding;
 }
 
@@ -48,6 +56,7 @@ const unitsOf = ({ dim, divide, times }: Units, sizes: SizeBindings): number =>
 export class NativeExecutable implements Executable {
   readonly #bindings = new Map<string, Binding>();
   readonly #abortWord: NativeBuffer;
+  readonly #abort: Int32Array;
   #last: LastBinding | undefined;
   #lastTurn = 0;
   #arena: NativeBuffer | undefined;
@@ -70,6 +79,7 @@ export class NativeExecutable implements Executable {
     private readonly recorder: RunRecorder,
   ) {
     this.#abortWord = library.allocate(64);
+    this.#abort = new Int32Array(this.#abortWord.view, 0, 1);
   }
 
   get sources(): Executable["sources"] {
@@ -94,7 +104,7 @@ export class NativeExecutable implements Executable {
   runSync(request: RunRequest): RunResult {
     const start = performance.now();
     const calls = this.#foreignCalls;
-    const binding = this.#prepare(request);
+    const { binding } = this.#prepare(request);
     this.#runs++;
     const { table } = binding;
     const options = this.#options(binding, this.recorder.isOpen);
@@ -129,20 +139,19 @@ export class NativeExecutable implements Executable {
   async #runQueued<T>(request: RunRequest, body: (binding: Binding, start: number) => Promise<T>): Promise<T> {
     if (request.signal?.aborted) throw new AbortedError(request.signal.reason);
     const start = performance.now();
-    const binding = this.#prepare(request);
+    const { binding, states } = this.#prepare(request);
     this.#runs++;
     const abort = (): void => {
-      new Int32Array(this.#abortWord.view, 0, 1)[0] = 1;
+      this.#abort[0] = 1;
     };
-    const states = this.program.states.map(({ name }) => request.states.get(name) as NativeState);
-    for (const state of states) state.retain();
+    const release = useStates(states);
     request.signal?.addEventListener("abort", abort, { once: true });
     this.#running++;
     try {
       return await body(binding, start);
     } finally {
       this.#running--;
-      for (const state of states) state.release();
+      release();
       request.signal?.removeEventListener("abort", abort);
       if (this.#disposed) this.#free();
     }
@@ -181,7 +190,7 @@ export class NativeExecutable implements Executable {
   }
 
   profile(request: RunRequest): KernelProfile[] {
-    const binding = this.#prepare(request);
+    const { binding } = this.#prepare(request);
     this.#runs++;
     this.#check(this.library.run(binding.table.address, this.program.launches.length, this.#options(binding, true)), request);
     return this.#profileOf(binding, request);
@@ -208,7 +217,7 @@ export class NativeExecutable implements Executable {
   }
 
   runWatched(request: RunRequest, watch: (launch: WatchedLaunch) => void): RunResult {
-    const binding = this.#prepare(request);
+    const { binding } = this.#prepare(request);
     const options = this.#options(binding, false);
     const { launches, buffers } = this.program;
     launches.forEach(({ symbol, nodes }, index) => {
@@ -224,7 +233,7 @@ export class NativeExecutable implements Executable {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    if (this.#running > 0) new Int32Array(this.#abortWord.view, 0, 1)[0] = 1;
+    if (this.#running > 0) this.#abort[0] = 1;
     else this.#free();
   }
 
@@ -245,44 +254,40 @@ export class NativeExecutable implements Executable {
     if (status === runStatus.aborted) throw new AbortedError(request.signal?.reason ?? "disposed");
   }
 
-  #prepare(request: RunRequest): Binding {
+  /** The binding of a request, its inputs in place. */
+  #prepare(request: RunRequest): LastBinding {
     if (this.#disposed) throw new Error(`${this.program.name} was disposed and cannot run again`);
-    new Int32Array(this.#abortWord.view, 0, 1)[0] = 0;
-    const binding = this.#binding(request);
-    for (const { name, dtype } of this.program.inputs) {
-      const values = request.inputs.get(name);
-      const place = binding.inputs.get(name);
-      if (!values || !place) throw new Error(`input "${name}" of ${this.program.name} is missing`);
-      if (values.length !== place.length)
-        throw new Error(`input "${name}" of ${this.program.name} has ${values.length} ${dtype} values, expected ${place.length}`);
-      place.set(values);
+    this.#abort[0] = 0;
+    const bound = this.#bound(request);
+    for (const { name, values } of bound.binding.inputs) {
+      const given = request.inputs.get(name);
+      if (!given) throw new Error(`input "${name}" of ${this.program.name} is missing`);
+      if (given.length !== values.length)
+        throw new Error(`input "${name}" of ${this.program.name} has ${given.length} values, expected ${values.length}`);
+      values.set(given);
     }
-    return binding;
+    return bound;
   }
 
   #collect(binding: Binding): RunResult {
-    return new Map([...binding.outputs].map(([name, place]) => [name, place.slice()]));
+    const results: RunResult = new Map();
+    for (const { name, values } of binding.outputs) results.set(name, values.slice());
+    return results;
   }
 
-  #binding({ sizes, states }: RunRequest): Binding {
+  #bound(request: RunRequest): LastBinding {
+    const { sizes, states } = request;
+    const last = this.#last;
+    const usable = last?.binding.generation === this.#generation && last.frees === stateFrees();
+    if (usable && last.request.sizes === sizes && last.request.states === states) return last;
     const bound = this.program.states.map(({ name }) => {
       const state = states.get(name) as NativeState | undefined;
       if (!state) throw new Error(`state "${name}" of ${this.program.name} is not bound`);
       return state;
     });
-    const last = this.#last;
-    if (
-      last &&
-      last.binding.generation === this.#generation &&
-      sameSizes(last.sizes, sizes) &&
-      last.states.every((state, index) => state === bound[index])
-    ) {
-      for (const state of bound) void state.address;
-      return last.binding;
-    }
-    const binding = this.#lookUp(sizes, bound);
-    this.#last = { sizes, states: bound, binding };
-    return binding;
+    const repeats = usable && sameSizes(last.request.sizes, sizes) && last.states.every((state, index) => state === bound[index]);
+    const binding = repeats ? last.binding : this.#lookUp(sizes, bound);
+    return (this.#last = { request: { sizes, states }, states: bound, frees: stateFrees(), binding });
   }
 
   #lookUp(sizes: SizeBindings, bound: readonly NativeState[]): Binding {
@@ -330,10 +335,11 @@ export class NativeExecutable implements Executable {
     return {
       table,
       scratchBytes: Math.max(64, ...program.launches.map((launch) => evaluateDim(launch.scratchBytes, sizes))),
-      inputs: new Map(program.inputs.map(({ name, dtype, shape }, index) => [name, place(offsets[index] as number, dtype, shape)])),
-      outputs: new Map(
-        program.outputs.map(({ name, dtype, shape, source }) => [name, place(address(source) - arena.address, dtype, shape)]),
-      ),
+      inputs: program.inputs.map(({ name, dtype, shape }, index) => ({ name, values: place(offsets[index] as number, dtype, shape) })),
+      outputs: program.outputs.map(({ name, dtype, shape, source }) => ({
+        name,
+        values: place(address(source) - arena.address, dtype, shape),
+      })),
       buffers: values.map((buffer, index) => new Uint8Array(arena.view, offsets[program.inputs.length + index] as number, buffer.bytes)),
       generation: this.#generation,
       flops: program.launches.reduce((sum, launch) => sum + evaluateDim(launch.flops, sizes), 0),

@@ -14,8 +14,18 @@ export interface FinishedRun {
   readonly milliseconds: number;
 }
 
+/** Ticks of all runs of one step table. Added up by position, so that a recording changes the runs it watches as little as it can. */
+interface TableSum {
+  readonly program: Program;
+  readonly sizes: SizeBindings;
+  /** The table's memory as words. */
+  readonly words: BigInt64Array;
+  readonly ticks: Float64Array;
+  runs: number;
+}
+
 class Recording {
-  readonly #kernels = new Map<string, { kernel: Omit<RecordedKernel, "launches" | "milliseconds">; launches: number; ticks: number }>();
+  readonly #tables = new Map<ArrayBuffer, TableSum>();
   #runs = 0;
   #foreignCalls = 0;
   #milliseconds = 0;
@@ -24,31 +34,34 @@ class Recording {
     this.#runs++;
     this.#foreignCalls += foreignCalls;
     this.#milliseconds += milliseconds;
-    const steps = new BigInt64Array(table, 0, (program.launches.length * stepLayout.bytes) / 8);
-    program.launches.forEach((launch, index) => {
-      const kernel = {
-        program: program.name,
-        symbol: launch.symbol,
-        label: launch.label,
-        flops: evaluateDim(launch.flops, sizes),
-        bytes: evaluateDim(launch.bytes, sizes),
-      };
-      const key = `${kernel.program} ${kernel.symbol} ${kernel.flops} ${kernel.bytes}`;
-      const sum = this.#kernels.get(key) ?? { kernel, launches: 0, ticks: 0 };
-      sum.launches++;
-      sum.ticks += Number(steps[(index * stepLayout.bytes + stepLayout.cycles) / 8] ?? 0n);
-      this.#kernels.set(key, sum);
-    });
+    const sum = this.#tables.get(table) ?? this.#begin(program, table, sizes);
+    const { words, ticks } = sum;
+    for (let index = 0, at = stepLayout.cycles / 8; index < ticks.length; index++, at += stepLayout.bytes / 8)
+      ticks[index] = (ticks[index] as number) + Number(words[at]);
+    sum.runs++;
+  }
+
+  #begin(program: Program, table: ArrayBuffer, sizes: SizeBindings): TableSum {
+    const { length } = program.launches;
+    const words = new BigInt64Array(table, 0, (length * stepLayout.bytes) / 8);
+    const sum = { program, sizes, words, ticks: new Float64Array(length), runs: 0 };
+    this.#tables.set(table, sum);
+    return sum;
   }
 
   result(ticksPerSecond: number): RecordedRuns {
-    const kernels = [...this.#kernels.values()].map(({ kernel, launches, ticks }) => ({
-      ...kernel,
-      launches,
-      milliseconds: (ticks / ticksPerSecond) * 1000,
-    }));
-    kernels.sort((a, b) => b.milliseconds - a.milliseconds);
-    return { runs: this.#runs, foreignCalls: this.#foreignCalls, milliseconds: this.#milliseconds, kernels };
+    const kernels = new Map<string, RecordedKernel>();
+    for (const { program, sizes, ticks, runs } of this.#tables.values()) {
+      program.launches.forEach(({ symbol, label, flops, bytes }, index) => {
+        const work = { program: program.name, symbol, flops: evaluateDim(flops, sizes), bytes: evaluateDim(bytes, sizes) };
+        const key = Object.values(work).join(" ");
+        const before = kernels.get(key) ?? { ...work, label, launches: 0, milliseconds: 0 };
+        const milliseconds = before.milliseconds + ((ticks[index] as number) / ticksPerSecond) * 1000;
+        kernels.set(key, { ...before, launches: before.launches + runs, milliseconds });
+      });
+    }
+    const slowestFirst = [...kernels.values()].sort((a, b) => b.milliseconds - a.milliseconds);
+    return { runs: this.#runs, foreignCalls: this.#foreignCalls, milliseconds: this.#milliseconds, kernels: slowestFirst };
   }
 }
 

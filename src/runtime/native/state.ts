@@ -9,11 +9,31 @@ import { panelElements } from "./panels.js";
 
 const hugePageThreshold = 2 << 20;
 
+/** States of each run off the event loop that has not ended. */
+const inUse = new Set<readonly NativeState[]>();
+/** Freed while such a run used them: their memory stays until it ends. */
+let freedInUse: NativeState[] = [];
+let frees = 0;
+
+/** Grows with every state that is freed: what was bound at another count has to be looked at again. */
+export const stateFrees = (): number => frees;
+
+/** Keeps the memory of `states` until the function it answers is called, even when some are freed meanwhile. */
+export function useStates(states: readonly NativeState[]): () => void {
+  inUse.add(states);
+  return () => {
+    inUse.delete(states);
+    if (freedInUse.length === 0) return;
+    const waiting = freedInUse;
+    freedInUse = [];
+    for (const state of waiting) state.freeMemory();
+  };
+}
+
 export class NativeState implements StateBuffer {
   readonly shape: readonly number[];
   readonly #buffer: NativeBuffer;
   #freed = false;
-  #users = 0;
 
   /** Throws NativeError `out-of-memory` when the memory cannot be had. */
   constructor(
@@ -59,16 +79,6 @@ export class NativeState implements StateBuffer {
     }
   }
 
-  /** Keeps the memory until `release`, even when the state is freed meanwhile: a run off the event loop still uses it. */
-  retain(): void {
-    this.#users++;
-  }
-
-  release(): void {
-    this.#users--;
-    if (this.#freed && this.#users === 0) this.#buffer.free();
-  }
-
   read(): HostArray {
     if (this.declaration.layout !== "plain") throw new Error(`state ${this.declaration.name} is stored as panels and cannot be read back`);
     void this.address;
@@ -78,6 +88,13 @@ export class NativeState implements StateBuffer {
   free(): void {
     if (this.#freed) return;
     this.#freed = true;
-    if (this.#users === 0) this.#buffer.free();
+    frees++;
+    this.freeMemory();
+  }
+
+  /** Gives the memory of a freed state back, or leaves that to the end of the last run that uses it. */
+  freeMemory(): void {
+    if ([...inUse].some((states) => states.includes(this))) freedInUse.push(this);
+    else this.#buffer.free();
   }
 }

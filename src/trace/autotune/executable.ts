@@ -2,6 +2,7 @@
  * The executable of mode max-autotune: one program per class of sizes, each with the schedules chosen for it - by an earlier process, in a bundle, or by a search now.
  * It replays like any other. Must not know how schedules are searched.
  */
+import type { SizeBindings } from "../../ir/dim.js";
 import type { Graph } from "../../ir/graph.js";
 import type { KernelLaunch, Program } from "../../ir/kernel.js";
 import { scheduleDifference, type KernelSchedule } from "../../ir/schedule.js";
@@ -57,6 +58,7 @@ export class AutotuneExecutable implements Executable {
   readonly #sizes: readonly string[];
   readonly #budget: number;
   readonly #clock: () => number;
+  #last: { readonly sizes: SizeBindings; readonly program: ShapeProgram } | undefined;
   #spent = 0;
   #open: OpenGraph | undefined;
   #disposed = false;
@@ -111,6 +113,11 @@ export class AutotuneExecutable implements Executable {
   get sources(): Executable["sources"] {
     const all = this.#executables.flatMap(({ sources }) => sources);
     return [...new Map(all.map((source) => [source.path ?? source.name, source])).values()];
+  }
+
+  /** Whether there is a program for the request's sizes. */
+  isReady(request: RunRequest): boolean {
+    return this.#programFor(request) !== undefined;
   }
 
   /** Makes sure that there is a program for the request's sizes: searches when nothing is known of their class. Rejects with AbortedError. */
@@ -307,9 +314,17 @@ export class AutotuneExecutable implements Executable {
     return shapeClassOf(this.#sizes, sizes);
   }
 
+  /** A caller that repeats a call brings the very same sizes, whose class then needs not be worked out again. */
+  #programFor(request: RunRequest): ShapeProgram | undefined {
+    if (this.#last?.sizes === request.sizes) return this.#last.program;
+    const program = this.#programs.get(this.#shapeOf(request));
+    if (program) this.#last = { sizes: request.sizes, program };
+    return program;
+  }
+
   /** The program for a request; the usual one for a class that was not made ready. */
   #of(request: RunRequest): Executable {
-    return this.#programs.get(this.#shapeOf(request))?.executable ?? this.usualExecutable;
+    return (this.#programFor(request) ?? { executable: this.usualExecutable }).executable;
   }
 
   runSync(request: RunRequest): RunResult {
