@@ -137,7 +137,8 @@ export class CompiledCore {
     const repeated = this.#repeated(args);
     if (repeated) return this.#runPlan(repeated.plan, repeated.plan.request(repeated.arrays, signal, true));
     const call = this.#open(args, signal, true);
-    const specialization = await this.#specializationFor(call, true);
+    // Without waiting where nothing has to be compiled: runs on the same States follow each other in the order of the calls.
+    const specialization = this.#specializations.find(call) ?? (await this.#specializationFor(call, true));
     if (!hasProgram(specialization)) return this.#runBroken(call, specialization);
     const plan = this.#plan(call, specialization);
     return this.#runPlan(plan, plan.request([...call.arrays.values()], signal, false));
