@@ -1,7 +1,12 @@
-/** Renders scalar expressions to C over vectors of 16 lanes. One entry per scalar operation; the only place that knows C's operators. */
+/** Renders scalar expressions to C over vectors of 16 lanes or of a register's width. One entry per scalar operation; the only place that knows C's operators. */
 import type { Scalar, ScalarType } from "../ir/scalar.js";
 
-export const vectorType: Record<ScalarType, string> = { f32: "f32x16", f64: "f64x16", i32: "i32x16" };
+export type Lanes = 4 | 8 | 16;
+
+export const vectorType = (type: ScalarType, lanes: Lanes): string => `${type}x${lanes}`;
+
+/** Ending of the names of functions over such vectors. */
+export const formOf = (type: ScalarType, lanes: Lanes): string => (lanes === 16 ? type : vectorType(type, lanes));
 
 /** A C literal with exactly this value: JavaScript prints the shortest decimal that reads back as the same number, and C compilers round decimals correctly. */
 export function literal(type: ScalarType, value: number): string {
@@ -20,7 +25,7 @@ interface Text {
   readonly whole: boolean;
 }
 
-type Render = (node: Scalar, operands: readonly Text[]) => Text;
+type Render = (node: Scalar, operands: readonly Text[], lanes: Lanes) => Text;
 
 const whole = (text: string): Text => ({ text, whole: true });
 const part = (text: string): Text => ({ text, whole: false });
@@ -31,48 +36,64 @@ const infix =
   (symbol: string): Render =>
   (_, operands) =>
     part(operands.map(bracketed).join(` ${symbol} `));
+/** A function over vectors: its name without the ending. */
 const named =
-  (name: (node: Scalar) => string): Render =>
-  (node, operands) =>
-    whole(`${name(node)}(${list(operands)})`);
+  (name: (node: Scalar) => string, type = (node: Scalar): ScalarType => node.type): Render =>
+  (node, operands, lanes) =>
+    whole(`${name(node)}_${formOf(type(node), lanes)}(${list(operands)})`);
 
 /** Integers wrap, which C only promises for unsigned ones: helpers say so. */
 const arithmetic =
   (symbol: string, integer: string): Render =>
-  (node, operands) =>
-    node.type === "i32" ? whole(`${integer}(${list(operands)})`) : infix(symbol)(node, operands);
+  (node, operands, lanes) =>
+    (node.type === "i32" ? named(() => integer) : infix(symbol))(node, operands, lanes);
 
-/** Comparisons of 16 lanes of 32 bits are helpers, which know how wide the machine's registers are. */
+/** Comparisons of 32-bit lanes are helpers, which know how wide the machine's registers are. */
 const comparison =
   (name: string, symbol: string): Render =>
-  (node, operands) => {
-    const type = node.inputs[0]?.type;
-    return type === "f64" ? infix(symbol)(node, operands) : whole(`${name}_${type}(${list(operands)})`);
+  (node, operands, lanes) => {
+    const type = node.inputs[0]?.type as ScalarType;
+    const render =
+      type === "f64"
+        ? infix(symbol)
+        : named(
+            () => name,
+            () => type,
+          );
+    return render(node, operands, lanes);
   };
 
 const renderers: Record<Exclude<Scalar["op"], "argument">, Render> = {
-  constant: (node) => whole(`splat_${node.type}(${literal(node.type, node.value as number)})`),
-  add: arithmetic("+", "add_i32"),
-  sub: arithmetic("-", "sub_i32"),
-  mul: arithmetic("*", "mul_i32"),
-  div: arithmetic("/", "divide_i32"),
-  neg: (node, [a]) => (node.type === "i32" ? whole(`sub_i32(splat_i32(0), ${a?.text})`) : part(`-${bracketed(a)}`)),
-  abs: named((node) => `abs_${node.type}`),
-  fma: named((node) => `fma_${node.type}`),
-  sqrt: named((node) => `sqrt_${node.type}`),
+  constant: (node, _, lanes) => whole(`splat_${formOf(node.type, lanes)}(${literal(node.type, node.value as number)})`),
+  add: arithmetic("+", "add"),
+  sub: arithmetic("-", "sub"),
+  mul: arithmetic("*", "mul"),
+  div: arithmetic("/", "divide"),
+  neg: (node, [a], lanes) => {
+    const form = formOf("i32", lanes);
+    return node.type === "i32" ? whole(`sub_${form}(splat_${form}(0), ${a?.text})`) : part(`-${bracketed(a)}`);
+  },
+  abs: named(() => "abs"),
+  fma: named(() => "fma"),
+  sqrt: named(() => "sqrt"),
   less: comparison("less", "<"),
   lessEqual: comparison("lessEqual", "<="),
   equal: comparison("equal", "=="),
-  select: named((node) => `select_${node.type}`),
+  select: named(() => "select"),
   and: infix("&"),
   or: infix("|"),
   not: (_, [a]) => part(`~${bracketed(a)}`),
-  shiftLeft: (node, [a]) => whole(`(i32x16)((u32x16)${bracketed(a)} << ${node.value})`),
+  shiftLeft: (node, [a], lanes) => whole(`(i32x${lanes})((u32x${lanes})${bracketed(a)} << ${node.value})`),
   shiftRight: (node, [a]) => part(`${bracketed(a)} >> ${node.value}`),
-  bitcast: (node, [a]) => whole(`(${vectorType[node.type]})${bracketed(a)}`),
-  convert: (node, [a]) =>
-    whole(node.type === "i32" ? `truncate_f32(${a?.text})` : `__builtin_convertvector(${a?.text}, ${vectorType[node.type]})`),
-  call: named((node) => `${node.callee}_${node.type}`),
+  bitcast: (node, [a], lanes) => whole(`(${vectorType(node.type, lanes)})${bracketed(a)}`),
+  convert: (node, operands, lanes) =>
+    node.type === "i32"
+      ? named(
+          () => "truncate",
+          () => "f32",
+        )(node, operands, lanes)
+      : whole(`__builtin_convertvector(${operands[0]?.text}, ${vectorType(node.type, lanes)})`),
+  call: named((node) => node.callee as string),
 };
 
 /** Longest expression that is written in place where it is used. */
@@ -110,15 +131,21 @@ function distinct(root: Scalar): Distinct {
 }
 
 /** C text of an expression's value. What is used twice, or is long, is first written as a constant of its own under a name from `fresh`. */
-export function emitScalar(root: Scalar, inputs: readonly string[], write: (line: string) => void, fresh: () => string): string {
+export function emitScalar(
+  root: Scalar,
+  inputs: readonly string[],
+  write: (line: string) => void,
+  fresh: () => string,
+  lanes: Lanes = 16,
+): string {
   const render = (value: Distinct): Text => {
     if (value.written) return value.written;
     const { node } = value;
     if (node.op === "argument") return (value.written = whole(inputs[node.value as number] as string));
-    let text = renderers[node.op](node, value.operands.map(render));
+    let text = renderers[node.op](node, value.operands.map(render), lanes);
     if (node.op !== "constant" && value.uses > 0 && (value.uses > 1 || text.text.length > longestInline)) {
       const name = fresh();
-      write(`const ${vectorType[node.type]} ${name} = ${text.text};`);
+      write(`const ${vectorType(node.type, lanes)} ${name} = ${text.text};`);
       text = whole(name);
     }
     return (value.written = text);

@@ -273,6 +273,7 @@ export class ContractionEmitter {
       writer.line("const int64_t row = first + m;");
       const emitter = new RowEmitter(planner, values, [kernel.x], {
         writer,
+        isa: this.isa,
         rowShape: iterationOf(kernel.x).rowShape,
         row: "row",
         target: () => `(${area} + m * ${this.#depth})`,
@@ -442,6 +443,7 @@ export class ContractionEmitter {
     const target = (node: Node): string => `(${writer.pointer(node, node.dtype, "out")} + row * ${segment.width})`;
     const emitter = new RowEmitter(planner, [...segment.contractions, ...segment.epilogue], segment.stores, {
       writer,
+      isa: this.isa,
       rowShape: iterationOf(first).rowShape,
       row: "row",
       target,
@@ -460,16 +462,8 @@ export class ContractionEmitter {
   }
 
   #emitLanes(emitter: RowEmitter, sums: readonly Step[], count: number): void {
-    const { writer } = this;
-    const given = new Map(
-      sums.map((step, index) => {
-        const name = writer.fresh("sum");
-        writer.line(`const f32x16 ${name} = load_f32(sums${index} + i * ${panelColumns} + j);`);
-        return [step, name] as const;
-      }),
-    );
-    writer.line("const int64_t column = column0 + j;");
-    emitter.emitColumns("column", count, given);
+    this.writer.line("const int64_t column = column0 + j;");
+    emitter.emitColumns("column", count, new Map(sums.map((step, index) => [step, `(sums${index} + i * ${panelColumns} + j)`])));
   }
 }
 

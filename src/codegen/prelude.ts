@@ -16,6 +16,7 @@ typedef int32_t i32x16u __attribute__((vector_size(64), aligned(4), may_alias));
 const rare: Readonly<Record<string, string>> = {
   f32x4: "typedef float f32x4 __attribute__((vector_size(16)));\n",
   f32x8: "typedef float f32x8 __attribute__((vector_size(32)));\n",
+  i32x4: "typedef int32_t i32x4 __attribute__((vector_size(16)));\n",
   i32x8: "typedef int32_t i32x8 __attribute__((vector_size(32)));\n",
   u32x4: "typedef uint32_t u32x4 __attribute__((vector_size(16)));\n",
   u32x8: "typedef uint32_t u32x8 __attribute__((vector_size(32)));\n",

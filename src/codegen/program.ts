@@ -56,7 +56,7 @@ function attentionEmitter(node: Node): typeof AttentionEmitter | typeof PagedAtt
 function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa, asked: KernelSchedule | undefined): Rendered {
   switch (kernel.kind) {
     case "rows": {
-      const units = emitRows(writer, kernel);
+      const units = emitRows(writer, kernel, isa);
       const schedule = asked?.kind === "rows" ? asked : usualRowSchedule;
       return { functions: [], units, grain: schedule.grain, ...rowsCost(kernel), schedule };
     }

@@ -2,16 +2,17 @@
 import { addDims, multiplyDims, productOf, type Dim } from "../ir/dim.js";
 import type { Node } from "../ir/graph.js";
 import type { RowKernel, Units } from "../ir/kernel.js";
+import type { TargetIsa } from "./helpers.js";
 import { RowEmitter } from "./rows.js";
 import { iterationOf, StepPlanner } from "./steps.js";
 import type { KernelWriter } from "./writer.js";
 
-export function emitRows(writer: KernelWriter, kernel: RowKernel): Units {
+export function emitRows(writer: KernelWriter, kernel: RowKernel, isa: TargetIsa): Units {
   const planner = new StepPlanner();
   for (const node of kernel.values) planner.compute(node);
   const target = (node: Node): string => `(${writer.pointer(node, node.dtype, "out")} + row * ${iterationOf(node).width})`;
   writer.block("for (int64_t row = begin; row < end; row++)", () => {
-    const emitter = new RowEmitter(planner, kernel.values, kernel.stores, { writer, rowShape: kernel.rowShape, row: "row", target });
+    const emitter = new RowEmitter(planner, kernel.values, kernel.stores, { writer, isa, rowShape: kernel.rowShape, row: "row", target });
     emitter.prepare();
     emitter.emitRow();
   });

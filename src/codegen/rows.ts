@@ -1,13 +1,15 @@
 /**
  * Row kernels: phases over one inner axis, computed row by row. Nodes are expanded to steps (load, map, reduce, rope); steps that need a finished reduction go
- * to a later loop, and what such a loop needs again is recomputed when cheap, else kept in scratch. Recomputing cannot change bits.
+ * to a later loop, and what such a loop needs again is recomputed when cheap, else kept in scratch. Recomputing cannot change bits. Sixteen lanes are computed as
+ * vectors that fill a register, one after the other.
  */
 import { multiplyDims, productOf, type Dim } from "../ir/dim.js";
 import type { Node } from "../ir/graph.js";
 import { padded } from "../ir/ops/state.js";
 import * as s from "../ir/scalar.js";
 import { plainPointer, rowAddress, type RowAddress } from "./address.js";
-import { emitScalar, vectorType } from "./c-scalar.js";
+import { emitScalar, formOf, vectorType, type Lanes } from "./c-scalar.js";
+import { isaTable, type TargetIsa } from "./helpers.js";
 import { iterationOf, type Reduction, type Step, type StepPlanner } from "./steps.js";
 import type { KernelWriter } from "./writer.js";
 
@@ -20,6 +22,7 @@ interface RopeTables {
 /** How one kernel's rows are emitted: which row, and where stores go. */
 export interface RowEmission {
   readonly writer: KernelWriter;
+  readonly isa: TargetIsa;
   readonly rowShape: readonly Dim[];
   readonly row: string;
   /** C pointer to the row of a stored node. */
@@ -33,9 +36,11 @@ export class RowEmitter {
   readonly #kept = new Map<Step, string>();
   readonly #sinks = new Map<Step, Node[]>();
   readonly #partners = new Map<Step, string>();
-  readonly #accumulators = new Map<Step, string>();
+  /** Names of the vectors that make sixteen lanes. */
+  readonly #accumulators = new Map<Step, readonly string[]>();
   readonly #tables = new Map<Step, RopeTables>();
   readonly #stateRows = new Map<Node, string>();
+  readonly #lanes: Lanes;
 
   constructor(
     private readonly planner: StepPlanner,
@@ -43,6 +48,7 @@ export class RowEmitter {
     stores: readonly Node[],
     private readonly emission: RowEmission,
   ) {
+    this.#lanes = isaTable[emission.isa].tile.lanes;
     for (const node of values) {
       const step = planner.steps.get(node) as Step;
       const sinks = this.#sinks.get(step) ?? [];
@@ -63,10 +69,19 @@ export class RowEmitter {
     for (const [step] of this.#sinks) this.#prepareRowValues(step);
   }
 
-  /** Lanes at .. at + count - 1 of every stored value; `given` names the accumulators. All steps must be elementwise. */
+  /** Lanes at .. at + count - 1 of every stored value; `given` holds pointers to as many sums. All steps must be elementwise. */
   emitColumns(at: string, count: number, given: ReadonlyMap<Step, string>): void {
     const members = [...this.#sinks.entries()].filter(([, nodes]) => nodes.length > 0).map(([step]) => step);
-    this.#emitBody(members, at, count, new Map(given));
+    this.#emitBody(members, at, count, given);
+  }
+
+  #vector(type: Step["type"]): string {
+    return vectorType(type, this.#lanes);
+  }
+
+  /** The function `name` for vectors of `type`. */
+  #function(name: string, type: Step["type"] = "f32"): string {
+    return `${name}_${formOf(type, this.#lanes)}`;
   }
 
   emitRow(): void {
@@ -116,9 +131,10 @@ export class RowEmitter {
     const writer = this.emission.writer;
     for (const step of members) {
       if (step.kind !== "reduce") continue;
-      const name = writer.fresh(step.reduction === "max" ? "most" : "sums");
-      this.#accumulators.set(step, name);
-      writer.line(`f32x16 ${name} = splat_f32(${step.reduction === "max" ? "-__builtin_inff()" : "0"});`);
+      const start = `${this.#function("splat")}(${step.reduction === "max" ? "-__builtin_inff()" : "0"})`;
+      const names = Array.from({ length: 16 / this.#lanes }, () => writer.fresh(step.reduction === "max" ? "most" : "sums"));
+      this.#accumulators.set(step, names);
+      writer.line(`${this.#vector("f32")} ${names.map((name) => `${name} = ${start}`).join(", ")};`);
     }
     // Row-level operands are emitted before the loop, so that its body holds only what changes with i.
     for (const step of members) this.#prepareRowValues(step);
@@ -139,27 +155,44 @@ export class RowEmitter {
     }
   }
 
-  #emitBody(members: readonly Step[], at: string, count: number, names = new Map<Step, string>()): void {
+  /** Lanes at .. at + count - 1 of some steps, vector by vector. `given` holds pointers to values that are computed already. */
+  #emitBody(members: readonly Step[], at: string, count: number, given: ReadonlyMap<Step, string> = new Map()): void {
+    const { writer } = this.emission;
+    for (let lane = 0; lane < count; lane += this.#lanes) {
+      const names = new Map<Step, string>();
+      for (const [step, pointer] of given) {
+        const name = writer.fresh(step.name);
+        writer.line(`const ${this.#vector("f32")} ${name} = ${this.#function("load")}(${shifted(pointer, lane)});`);
+        names.set(step, name);
+      }
+      this.#emitVector(members, shifted(at, lane), Math.min(this.#lanes, count - lane), lane / this.#lanes, names);
+    }
+  }
+
+  /** The first `count` lanes of a vector, the `part`-th of sixteen lanes. */
+  #emitVector(members: readonly Step[], at: string, count: number, part: number, names: Map<Step, string>): void {
     const writer = this.emission.writer;
     const value = (step: Step): string => this.#element(step, at, count, names, members);
     for (const step of members) {
-      if (step.kind === "reduce") this.#accumulate(step, value(step.inputs[0] as Step), count);
+      if (step.kind === "reduce") this.#accumulate(step, value(step.inputs[0] as Step), count, part);
       else {
         const name = value(step);
         const kept = this.#kept.get(step);
-        if (kept) writer.line(`store_f32(${kept} + ${at}, ${name});`);
+        if (kept) writer.line(`${this.#function("store")}(${kept} + ${at}, ${name});`);
         for (const node of this.#sinks.get(step) ?? []) this.#storeVector(node, name, at, count);
       }
     }
   }
 
-  #accumulate(step: Step, value: string, count: number): void {
-    const total = this.#accumulators.get(step) as string;
-    const kept = count === 16 ? value : `keep_f32(${value}, ${count}, ${step.reduction === "max" ? "-__builtin_inff()" : "0"})`;
+  /** Lanes that a row does not have are left out, or add the neutral element. */
+  #accumulate(step: Step, value: string, count: number, part: number): void {
+    const total = this.#accumulators.get(step)?.[part] as string;
+    const neutral = step.reduction === "max" ? "-__builtin_inff()" : "0";
+    const kept = count === this.#lanes ? value : `${this.#function("keep")}(${value}, ${count}, ${neutral})`;
     const update: Record<Reduction, string> = {
       sum: `${total} + ${kept}`,
-      sumSquares: `fma_f32(${kept}, ${kept}, ${total})`,
-      max: `larger_f32(${total}, ${kept})`,
+      sumSquares: `${this.#function("fma")}(${kept}, ${kept}, ${total})`,
+      max: `${this.#function("larger")}(${total}, ${kept})`,
     };
     this.emission.writer.line(`${total} = ${update[step.reduction as Reduction]};`);
   }
@@ -172,18 +205,28 @@ export class RowEmitter {
     if (step.width === 1 && !step.perElement) return this.#rowValue(step);
     let text: string;
     const kept = this.#kept.get(step);
-    if (kept && !members.includes(step)) text = `load_f32(${kept} + ${at})`;
-    else if (step.kind === "load")
-      text = loadText(this.#addresses.get(step) as RowAddress, writer.number((this.#addresses.get(step) as RowAddress).stride), at, count);
+    if (kept && !members.includes(step)) text = `${this.#function("load")}(${kept} + ${at})`;
+    else if (step.kind === "load") text = this.#loadText(this.#addresses.get(step) as RowAddress, at, count);
     else if (step.kind === "rope") text = this.#ropeText(step, at, count, names, members);
     else {
       const operands = step.inputs.map((input) => this.#element(input, at, count, names, members));
       text = this.#mapText(step, operands);
     }
     const name = writer.fresh(step.name);
-    writer.line(`const ${vectorType[step.type]} ${name} = ${text};`);
+    writer.line(`const ${this.#vector(step.type)} ${name} = ${text};`);
     names.set(step, name);
     return name;
+  }
+
+  #loadText({ pointer, dtype, stride }: RowAddress, at: string, count: number): string {
+    const type = dtype === "i32" ? "i32" : "f32";
+    if (stride === 0) return `${this.#function("splat", type)}(*${pointer})`;
+    if (stride !== 1) {
+      const step = this.emission.writer.number(stride);
+      return `${this.#function("load_strided", type)}(${pointer} + ${at} * ${step}, ${step}, ${count})`;
+    }
+    const place = at === "0" ? pointer : `${pointer} + ${at}`;
+    return count === this.#lanes ? `${this.#function("load", type)}(${place})` : `${this.#function("load_part", type)}(${place}, ${count})`;
   }
 
   #mapText(step: Step, operands: readonly string[]): string {
@@ -194,10 +237,11 @@ export class RowEmitter {
       operands,
       (line) => writer.line(line),
       () => writer.fresh("t"),
+      this.#lanes,
     );
   }
 
-  /** C name of a row-level value, as 16 equal lanes: one way of computing for rows and elements. */
+  /** C name of a row-level value, in every lane of a vector: one way of computing for rows and elements. */
   #rowValue(step: Step): string {
     const known = this.#rowValues.get(step);
     if (known) return known;
@@ -206,15 +250,16 @@ export class RowEmitter {
     let text: string;
     if (step.kind === "load") {
       const address = this.#addresses.get(step) as RowAddress;
-      text = address.dtype === "bf16" ? `splat_f32(widen(*${address.pointer}))` : `splat_${step.type}(*${address.pointer})`;
+      text = `${this.#function("splat", step.type)}(*${address.pointer})`;
     } else if (step.kind === "reduce") {
-      const total = this.#accumulators.get(step) as string;
-      text = `splat_f32(${step.reduction === "max" ? "max_lanes" : "sum_lanes"}(${total}))`;
+      const totals = (this.#accumulators.get(step) as readonly string[]).join(", ");
+      const reduce = step.reduction === "max" ? "max_lanes" : "sum_lanes";
+      text = `${this.#function("splat")}(${this.#lanes === 16 ? reduce : this.#function(reduce)}(${totals}))`;
     } else {
       const operands = step.inputs.map((input) => this.#rowValue(input));
       text = this.#mapText(step, operands);
     }
-    writer.line(`const ${vectorType[step.type]} ${name} = ${text};`);
+    writer.line(`const ${this.#vector(step.type)} ${name} = ${text};`);
     this.#rowValues.set(step, name);
     return name;
   }
@@ -256,11 +301,10 @@ export class RowEmitter {
     const writer = this.emission.writer;
     const x = this.#element(step.inputs[0] as Step, at, count, names, members);
     const tables = this.#tables.get(step) as RopeTables;
-    const load = (pointer: string): string => loadText({ pointer, stride: 1, dtype: "f32" }, "1", at, count);
+    const load = (pointer: string): string => this.#loadText({ pointer, stride: 1, dtype: "f32" }, at, count);
+    const partner = `${this.#function("load")}(${this.#partners.get(step)} + ${at})`;
     const rotated = writer.fresh("turned");
-    writer.line(
-      `const f32x16 ${rotated} = ${x} * ${load(tables.cosine)} + load_f32(${this.#partners.get(step)} + ${at}) * ${load(tables.sine)};`,
-    );
+    writer.line(`const ${this.#vector("f32")} ${rotated} = ${x} * ${load(tables.cosine)} + ${partner} * ${load(tables.sine)};`);
     return tables.multiplier ? `${rotated} * ${load(tables.multiplier)}` : rotated;
   }
 
@@ -291,7 +335,10 @@ export class RowEmitter {
     const type = isStateWrite(node) ? (node.inputs[0] as Node).dtype : node.dtype;
     const guard = isStateWrite(node) ? `if (${pointer}) ` : "";
     const place = at === "0" ? pointer : `${pointer} + ${at}`;
-    writer.line(count === 16 ? `${guard}store_${type}(${place}, ${value});` : `${guard}store_part_${type}(${place}, ${value}, ${count});`);
+    const whole = count === this.#lanes;
+    writer.line(
+      `${guard}${this.#function(whole ? "store" : "store_part", type as Step["type"])}(${place}, ${value}${whole ? "" : `, ${count}`});`,
+    );
   }
 
   /** Address of this row's place in the state; null when its index lies outside. */
@@ -347,10 +394,8 @@ export class RowEmitter {
 
 export const isStateWrite = (node: Node): boolean => node.states.some((access) => access.writes);
 
-function loadText({ pointer, dtype }: RowAddress, stride: string, at: string, count: number): string {
-  const type = dtype === "i32" ? "i32" : "f32";
-  if (stride === "0") return `splat_${type}(*${pointer})`;
-  if (stride !== "1") return `load_strided_${type}(${pointer} + ${at} * ${stride}, ${stride}, ${count})`;
-  const place = at === "0" ? pointer : `${pointer} + ${at}`;
-  return count === 16 ? `load_${type}(${place})` : `load_part_${type}(${place}, ${count})`;
-}
+/** The place so many elements on. */
+const shifted = (at: string, by: number): string => {
+  if (by === 0) return at;
+  return /^\d+$/.test(at) ? String(Number(at) + by) : `(${at} + ${by})`;
+};
