@@ -210,14 +210,16 @@ describe("the attention's inner loops", () => {
       const parts = 16 / isaTable[target].tile.lanes;
       const { joint, single, values } = together[target];
       const all = valueVectors(stored);
-      // Loops of the functions for one query, and of the kernel itself for a group: a full step, and where it differs the rest.
+      // Loops of the functions for one query and for a group: a full step, and where it differs the rest.
       const expected = {
         [`scores_${width}_one`]: [single, 1],
         [`weigh_${width}_one`]: [all],
-        attention: [queryGroup * joint, queryGroup, queryGroup * Math.min(values, all)],
+        [`scores_${width}_group`]: [queryGroup * joint, queryGroup],
+        [`weigh_${width}_group`]: [queryGroup * Math.min(values, all)],
       };
       for (const [name, counts] of Object.entries(expected)) {
         const chains = loopsOf(code, name).filter((loop) => fmas(loop) > 0 && separate(loop).length === 0);
+        for (const loop of chains) expect(spilled(loop), name).toEqual([]);
         const found = [...new Set(chains.map((loop) => fmas(loop) / parts))].sort((a, b) => a - b);
         expect(found, name).toEqual([...new Set(counts)].sort((a, b) => a - b));
       }

@@ -49,30 +49,59 @@ export const together: Record<TargetIsa, { readonly joint: number; readonly sing
   plain: { joint: 1, single: 2, values: 4 },
 };
 
-/** C text that takes the units in pairs from both ends, so that threads with equal ranges of them get early and late tokens alike, which see few and many keys. */
-export const balancedTurn = (groups: string, heads: number): string =>
-  `const int64_t at = unit / ${heads}, turn = at % 2 == 0 ? at / 2 : ${groups} - 1 - at / 2`;
+/** Value rows between two requests for memory that is needed later; as far ahead a group asks for the rows that it goes through. */
+const valuesAhead = 32;
 
 /**
- * Functions of one head size, one text each, so that kernels of a file can share them. What one query needs is called, not inlined: it occurs in many places, and
- * a compiler takes seconds for copies of it.
+ * C text that goes through the units head by head, so that keys and values which groups of queries share stay in the cache, and takes the groups of a head in pairs from
+ * both ends, so that threads with equal ranges get early and late tokens alike, which see few and many keys.
+ */
+export const balancedTurn = (groups: string): string =>
+  `const int64_t groups = ${groups}, head = unit / groups, at = unit % groups, turn = at % 2 == 0 ? at / 2 : groups - 1 - at / 2`;
+
+/**
+ * Functions of one head size, one text each, so that kernels of a file can share them. Those for one query and for a group are called, not inlined: they occur in many
+ * places, a compiler takes seconds for copies of them, and between them nothing needs to stay in registers.
  */
 export function attentionFunctions(shape: AttentionShape): string[] {
+  return [commonFunctions(shape), scoreFunctions(shape), normaliseFunction(shape), weighFunctions(shape)];
+}
+
+/** What does not depend on the head size. */
+function commonFunctions(shape: AttentionShape): string {
+  const { type, form } = registers(shape);
+  return `/* Memory that will be read soon, for each query. */
+struct ahead {
+  const float *from[${queryGroup}];
+  int64_t floats[${queryGroup}];
+};
+/* Asks for part number \`part\` of so many equal ones. */
+OUTLINE void fetch_part(const struct ahead *ahead, int64_t part, int64_t parts) {
+  for (int i = 0; i < ${queryGroup}; i++) {
+    const int64_t lines = (ahead->floats[i] + 15) / 16, end = lines * (part + 1) / parts;
+    for (int64_t line = lines * part / parts; line < end; line++) __builtin_prefetch(ahead->from[i] + 16 * line, 0, 2);
+  }
+}
+/* The larger in every lane; a NaN in b is passed over. */
+INLINE ${type} higher(${type} a, ${type} b) { return select_${form}(less_${form}(a, b), b, a); }
+/* Sixteen scores: those before \`first\` and from \`end\` on become -inf. */
+OUTLINE void hide_lanes(float *s, int64_t first, int64_t end) {
+  for (int64_t l = 0; l < 16; l++) if (l < first || l >= end) s[l] = -__builtin_inff();
+}
+`;
+}
+
+function scoreFunctions(shape: AttentionShape): string {
   const { width } = shape;
-  const stored = padded(shape.valueWidth);
-  const vectors = valueVectors(stored);
-  const { scores, weigh, store } = names(shape);
+  const { scores } = names(shape);
   const { type, form, lanes, parts } = registers(shape);
   const wide = together[shape.isa];
-  const step = Math.min(wide.values, vectors);
   // A block of sixteen lanes is one register, or `parts` of them side by side.
   const count = parts === 1 ? "blocks" : `blocks * ${parts}`;
   const key =
     parts === 1 ? `keys + ((b + j) * ${width} + d) * 16` : `keys + ((b + j / ${parts}) * ${width} + d) * 16 + j % ${parts} * ${lanes}`;
-  const whole = parts === 1 ? "const f32x16 whole = sum[i][j];" : `f32x16 whole;\n      memcpy(&whole, &sum[i][j * ${parts}], 64);`;
-  return [
-    `/* s[i][16 b + l] = scale * (q_i . key 16 b + l) for blocks b; lanes below dead or from visible_i on become -inf. Raises top[i]. */
-INLINE void ${scores}_tile(const int queries, const int blocks, const float *const *q, const float *keys, int64_t b, int64_t dead, const int64_t *visible, float scale, float *const *s, f32x16 *top) {
+  return `/* s[i][16 b + l] = scale * (q_i . key 16 b + l) for blocks b; lanes below dead or from visible_i on become -inf. Raises top[i]. */
+INLINE void ${scores}_tile(const int queries, const int blocks, const float *const *q, const float *keys, int64_t b, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
   ${type} sum[${queryGroup}][${8 * parts}];
 #pragma GCC unroll ${queryGroup}
   for (int i = 0; i < queries; i++)
@@ -82,6 +111,9 @@ INLINE void ${scores}_tile(const int queries, const int blocks, const float *con
     ${type} key[${8 * parts}];
 #pragma GCC unroll ${8 * parts}
     for (int j = 0; j < ${count}; j++) key[j] = load_${form}(${key});
+    if (queries > 1)
+#pragma GCC unroll 8
+      for (int j = 0; j < blocks; j++) __builtin_prefetch(keys + ((b + blocks + j) * ${width} + d) * 16, 0, 2);
 #pragma GCC unroll ${queryGroup}
     for (int i = 0; i < queries; i++) {
       const ${type} x = splat_${form}(q[i][d]);
@@ -93,46 +125,80 @@ INLINE void ${scores}_tile(const int queries, const int blocks, const float *con
   for (int i = 0; i < queries; i++)
 #pragma GCC unroll 8
     for (int j = 0; j < blocks; j++) {
-      ${whole}
-      const i32x16 position = lane_index() + splat_i32((int32_t)((b + j) * 16));
-      const i32x16 seen = less_i32(position, splat_i32((int32_t)visible[i])) & lessEqual_i32(splat_i32((int32_t)dead), position);
-      const f32x16 scaled = select_f32(seen, whole * splat_f32(scale), splat_f32(-__builtin_inff()));
-      top[i] = select_f32(seen, larger_f32(top[i], scaled), top[i]);
-      store_f32(s[i] + (b + j) * 16, scaled);
+      const int64_t first = (b + j) * 16;
+      float *const scored = s[i] + first;
+#pragma GCC unroll ${parts}
+      for (int p = 0; p < ${parts}; p++) store_${form}(scored + ${lanes} * p, sum[i][${parts} * j + p] * splat_${form}(scale));
+      if (first < dead || first + 16 > visible[i]) hide_lanes(scored, dead - first, visible[i] - first);
+#pragma GCC unroll ${parts}
+      for (int p = 0; p < ${parts}; p++) top[i][p] = higher(top[i][p], load_${form}(scored + ${lanes} * p));
     }
 }
-INLINE void ${scores}_any(const int queries, const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, f32x16 *top) {
+INLINE void ${scores}_any(const int queries, const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], const struct ahead *ahead) {
   const int step = queries == 1 ? ${wide.single} : ${wide.joint};
   int64_t b = 0;
-  for (; b + step <= blocks; b += step) ${scores}_tile(queries, step, q, keys, b, dead, visible, scale, s, top);
+  for (; b + step <= blocks; b += step) {
+    if (ahead) fetch_part(ahead, b / step, (blocks + step - 1) / step);
+    ${scores}_tile(queries, step, q, keys, b, dead, visible, scale, s, top);
+  }
+  if (ahead && b < blocks) fetch_part(ahead, b / step, b / step + 1);
   for (; b < blocks; b++) ${scores}_tile(queries, 1, q, keys, b, dead, visible, scale, s, top);
 }
-OUTLINE void ${scores}_one(const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, f32x16 *top) {
-  ${scores}_any(1, q, keys, blocks, dead, visible, scale, s, top);
+OUTLINE void ${scores}_one(const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], const struct ahead *ahead) {
+  ${scores}_any(1, q, keys, blocks, dead, visible, scale, s, top, ahead);
 }
-INLINE void ${scores}(const int queries, const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, f32x16 *top) {
-  if (queries == 1) ${scores}_one(q, keys, blocks, dead, visible, scale, s, top);
-  else ${scores}_any(queries, q, keys, blocks, dead, visible, scale, s, top);
+OUTLINE void ${scores}_group(const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], const struct ahead *ahead) {
+  ${scores}_any(${queryGroup}, q, keys, blocks, dead, visible, scale, s, top, ahead);
 }
-`,
-    `/* s[0 .. 16 blocks - 1] from scores to weights. */
-OUTLINE void normalise(float *s, int64_t blocks, f32x16 top) {
-  const f32x16 m = splat_f32(max_lanes(top));
-  f32x16 total = splat_f32(0);
-  for (int64_t b = 0; b < blocks; b++) {
-    const f32x16 x = load_f32(s + 16 * b);
-    const f32x16 e = select_f32(equal_f32(x, splat_f32(-__builtin_inff())), splat_f32(0), exp_f32(x - m));
-    total += e;
-    store_f32(s + 16 * b, e);
-  }
-  const f32x16 sum = splat_f32(sum_lanes(total));
-  for (int64_t b = 0; b < blocks; b++) store_f32(s + 16 * b, load_f32(s + 16 * b) / sum);
+INLINE void ${scores}(const int queries, const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], const struct ahead *ahead) {
+  if (queries == 1) ${scores}_one(q, keys, blocks, dead, visible, scale, s, top, ahead);
+  else ${scores}_group(q, keys, blocks, dead, visible, scale, s, top, ahead);
 }
-`,
-    `/* sum[i] += s[i][k] * value row k, for keys from .. to - 1 ascending. */
-INLINE void ${weigh}_any(const int queries, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
-  const int step = queries == 1 ? ${vectors * parts} : ${step * parts};
+`;
+}
+
+function normaliseFunction(shape: AttentionShape): string {
+  const { type, form, lanes, parts } = registers(shape);
+  return `/* s[0 .. 16 blocks - 1] from scores to weights; no score is above the largest of top, and hidden ones are -inf. */
+OUTLINE void normalise(float *s, int64_t blocks, const ${type} *top) {
+  ${type} total[${parts}];
+  float t[16];
+  memcpy(t, top, 64);
 #pragma GCC unroll 4
+  for (int w = 8; w > 0; w /= 2)
+#pragma GCC unroll 8
+    for (int l = 0; l < w; l++) t[l] = t[l] < t[l + w] ? t[l + w] : t[l];
+  const ${type} m = splat_${form}(t[0]), hidden = splat_${form}(-__builtin_inff());
+  for (int p = 0; p < ${parts}; p++) total[p] = splat_${form}(0);
+  for (int64_t b = 0; b < blocks; b++)
+#pragma GCC unroll ${parts}
+    for (int p = 0; p < ${parts}; p++) {
+      float *const place = s + 16 * b + ${lanes} * p;
+      const ${type} x = load_${form}(place);
+      const ${type} e = select_${form}(equal_${form}(x, hidden), splat_${form}(0), exp_${form}(x - m));
+      total[p] += e;
+      store_${form}(place, e);
+    }
+  memcpy(t, total, 64);
+#pragma GCC unroll 4
+  for (int w = 8; w > 0; w /= 2)
+#pragma GCC unroll 8
+    for (int l = 0; l < w; l++) t[l] += t[l + w];
+  const ${type} sum = splat_${form}(t[0]);
+  for (int64_t k = 0; k < 16 * blocks; k += ${lanes}) store_${form}(s + k, load_${form}(s + k) / sum);
+}
+`;
+}
+
+function weighFunctions(shape: AttentionShape): string {
+  const stored = padded(shape.valueWidth);
+  const vectors = valueVectors(stored);
+  const { weigh, store } = names(shape);
+  const { type, form, lanes, parts } = registers(shape);
+  const step = Math.min(together[shape.isa].values, vectors);
+  return `/* sum[i] += s[i][k] * value row k, for keys from .. to - 1 ascending. */
+INLINE void ${weigh}_any(const int queries, const int step, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
+#pragma GCC unroll 1
   for (int first = 0; first < ${vectors * parts}; first += step) {
     ${type} chain[${queryGroup}][${vectors * parts}];
 #pragma GCC unroll ${queryGroup}
@@ -140,9 +206,13 @@ INLINE void ${weigh}_any(const int queries, const float *const *s, const float *
 #pragma GCC unroll ${vectors * parts}
       for (int v = 0; v < step; v++) chain[i][v] = sum[i][first + v];
     for (int64_t k = from; k < to; k++) {
+      const float *const row = values + k * ${stored} + column + ${lanes} * first;
       ${type} value[${vectors * parts}];
 #pragma GCC unroll ${vectors * parts}
-      for (int v = 0; v < step; v++) value[v] = load_${form}(values + k * ${stored} + column + ${lanes} * (first + v));
+      for (int v = 0; v < step; v++) value[v] = load_${form}(row + ${lanes} * v);
+      if (queries > 1)
+#pragma GCC unroll ${vectors}
+        for (int v = 0; v < step; v += ${parts}) __builtin_prefetch(row + ${valuesAhead * stored} + ${lanes} * v, 0, 2);
 #pragma GCC unroll ${queryGroup}
       for (int i = 0; i < queries; i++) {
         const ${type} p = splat_${form}(s[i][k]);
@@ -157,11 +227,19 @@ INLINE void ${weigh}_any(const int queries, const float *const *s, const float *
   }
 }
 OUTLINE void ${weigh}_one(const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
-  ${weigh}_any(1, s, values, from, to, sum, column);
+  ${weigh}_any(1, ${vectors * parts}, s, values, from, to, sum, column);
 }
-INLINE void ${weigh}(const int queries, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
-  if (queries == 1) ${weigh}_one(s, values, from, to, sum, column);
-  else ${weigh}_any(queries, s, values, from, to, sum, column);
+OUTLINE void ${weigh}_group(const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
+  ${weigh}_any(${queryGroup}, ${step * parts}, s, values, from, to, sum, column);
+}
+INLINE void ${weigh}(const int queries, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column, const struct ahead *ahead) {
+  if (queries == 1 && !ahead) return ${weigh}_one(s, values, from, to, sum, column);
+  for (int64_t k = from; k < to; k += ${valuesAhead}) {
+    const int64_t end = k + ${valuesAhead} < to ? k + ${valuesAhead} : to;
+    if (ahead) fetch_part(ahead, (k - from) / ${valuesAhead}, (to - from + ${valuesAhead - 1}) / ${valuesAhead});
+    if (queries == 1) ${weigh}_one(s, values, k, end, sum, column);
+    else ${weigh}_group(s, values, k, end, sum, column);
+  }
 }
 /* Part of a value row, without its padding. */
 INLINE void ${store}(float *out, const ${type} *sum, int64_t column) {
@@ -171,8 +249,7 @@ INLINE void ${store}(float *out, const ${type} *sum, int64_t column) {
     else if (left > 0) memcpy(out + column + ${lanes} * v, &sum[v], (size_t)left * 4);
   }
 }
-`,
-  ];
+`;
 }
 
 const roles = ["query", "row", "length", "prefixRow", "prefixLength"];
@@ -234,8 +311,8 @@ export class AttentionEmitter {
     const slots = this.#shared ? addDims(this.#slots(0), this.#slots(2)) : this.#slots(0);
     const area = writer.scratch(multiplyDims(slots, queryGroup));
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
-      writer.line(`${balancedTurn(`(${tokens} + ${queryGroup - 1}) / ${queryGroup}`, heads)};`);
-      writer.line(`const int64_t first = turn * ${queryGroup}, head = unit % ${heads}, keyHead = ${this.#keyHead()};`);
+      writer.line(`${balancedTurn(`(${tokens} + ${queryGroup - 1}) / ${queryGroup}`)};`);
+      writer.line(`const int64_t first = turn * ${queryGroup}, keyHead = ${this.#keyHead()};`);
       writer.line(`const int64_t count = ${tokens} - first < ${queryGroup} ? ${tokens} - first : ${queryGroup};`);
       writer.line(`const float *q[${queryGroup}];`);
       writer.line(`float *s[${queryGroup}];`);
@@ -340,36 +417,43 @@ function attendFunction(shape: AttentionShape): string {
   return `/* Common keys 0 .. shared[i] - 1, then (when length is given) own keys shared[i] .. length[i] - 1, whose slot 0 is shared[i] rounded down to 16. */
 INLINE void attend_${shape.width}_${shape.valueWidth}(const int queries, const float *const *q, float *const *s, const int64_t *shared, const float *keys, const float *values, float scale,
     const float *ownKeys, const float *ownValues, int64_t ownKeyRow, int64_t ownValueRow, const int64_t *row, const int64_t *length, float *out, int64_t outStride) {
-  f32x16 top[${queryGroup}];
+  ${type} top[${queryGroup}][${parts}];
   int64_t longest = 0, shortest = shared[0];
   for (int i = 0; i < queries; i++) {
-    top[i] = splat_f32(-__builtin_inff());
+    for (int p = 0; p < ${parts}; p++) top[i][p] = splat_${form}(-__builtin_inff());
     longest = shared[i] > longest ? shared[i] : longest;
     shortest = shared[i] < shortest ? shared[i] : shortest;
   }
   const int64_t blocks = (longest + 15) / 16;
-  ${scores}(queries, q, keys, blocks, 0, shared, scale, s, top);
   int64_t ownBlocks[${queryGroup}] = {0}, base[${queryGroup}] = {0};
+  struct ahead ownKeysAhead = {0}, ownValuesAhead = {0};
+  for (int i = 0; i < queries && length; i++) {
+    base[i] = shared[i] / 16 * 16;
+    ownBlocks[i] = length[i] > shared[i] ? (length[i] - base[i] + 15) / 16 : 0;
+    ownKeysAhead.from[i] = ownKeys + row[i] * ownKeyRow;
+    ownKeysAhead.floats[i] = ownBlocks[i] * ${16 * shape.width};
+    ownValuesAhead.from[i] = ownValues + row[i] * ownValueRow;
+    ownValuesAhead.floats[i] = ownBlocks[i] * ${16 * stored};
+  }
+  ${scores}(queries, q, keys, blocks, 0, shared, scale, s, top, length ? &ownKeysAhead : 0);
   for (int i = 0; i < queries; i++) {
-    if (length) {
-      base[i] = shared[i] / 16 * 16;
+    if (ownBlocks[i] > 0) {
       const int64_t visible = length[i] - base[i];
-      ownBlocks[i] = length[i] > shared[i] ? (visible + 15) / 16 : 0;
       float *const own = s[i] + blocks * 16;
-      ${scores}(1, q + i, ownKeys + row[i] * ownKeyRow, ownBlocks[i], shared[i] - base[i], &visible, scale, &own, top + i);
+      ${scores}(1, q + i, ownKeys + row[i] * ownKeyRow, ownBlocks[i], shared[i] - base[i], &visible, scale, &own, top + i, 0);
     }
     normalise(s[i], blocks + ownBlocks[i], top[i]);
   }
   for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
     ${type} sum[${queryGroup}][${vectors * parts}];
     for (int i = 0; i < queries; i++) for (int v = 0; v < ${vectors * parts}; v++) sum[i][v] = splat_${form}(0);
-    ${weigh}(queries, (const float *const *)s, values, 0, shortest, sum, column);
+    ${weigh}(queries, (const float *const *)s, values, 0, shortest, sum, column, length && column == 0 ? &ownValuesAhead : 0);
     for (int i = 0; i < queries; i++) {
       const float *one = s[i];
-      if (shared[i] > shortest) ${weigh}(1, &one, values, shortest, shared[i], sum + i, column);
+      if (shared[i] > shortest) ${weigh}(1, &one, values, shortest, shared[i], sum + i, column, 0);
       if (ownBlocks[i] > 0) {
         one = s[i] + blocks * 16;
-        ${weigh}(1, &one, ownValues + row[i] * ownValueRow, shared[i] - base[i], length[i] - base[i], sum + i, column);
+        ${weigh}(1, &one, ownValues + row[i] * ownValueRow, shared[i] - base[i], length[i] - base[i], sum + i, column, 0);
       }
       ${store}(out + i * outStride, sum[i], column);
     }

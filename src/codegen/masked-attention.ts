@@ -12,17 +12,22 @@ import { literal } from "./c-scalar.js";
 import type { TargetIsa } from "./helpers.js";
 import type { KernelWriter } from "./writer.js";
 
-const hideFunction = `/* Scores of keys of other groups become -inf; returns the lanes' largest visible ones. */
-INLINE f32x16 hide(float *s, int64_t blocks, const int32_t *groups, int32_t group) {
-  f32x16 top = splat_f32(-__builtin_inff());
+/** C text of the function that hides keys by their groups. */
+function hideFunction(shape: AttentionShape): string {
+  const { type, form, lanes, parts } = registers(shape);
+  return `/* Scores of keys of other groups become -inf; top becomes the lanes' largest visible ones. */
+OUTLINE void hide_groups(float *s, int64_t blocks, const int32_t *groups, int32_t group, ${type} *top) {
+  for (int p = 0; p < ${parts}; p++) top[p] = splat_${form}(-__builtin_inff());
   for (int64_t b = 0; b < blocks; b++) {
-    const f32x16 x = select_f32(equal_i32(load_i32(groups + 16 * b), splat_i32(group)), load_f32(s + 16 * b), splat_f32(-__builtin_inff()));
-    top = larger_f32(top, x);
-    store_f32(s + 16 * b, x);
+    int32_t others = 0;
+    for (int l = 0; l < 16; l++) others |= groups[16 * b + l] ^ group;
+    if (others != 0) for (int l = 0; l < 16; l++) if (groups[16 * b + l] != group) s[16 * b + l] = -__builtin_inff();
+#pragma GCC unroll ${parts}
+    for (int p = 0; p < ${parts}; p++) top[p] = higher(top[p], load_${form}(s + 16 * b + ${lanes} * p));
   }
-  return top;
 }
 `;
+}
 
 function attendFunction(shape: AttentionShape): string {
   const { scores, weigh, store } = names(shape);
@@ -32,16 +37,19 @@ function attendFunction(shape: AttentionShape): string {
   return `/* Query i sees those of keys 0 .. visible[i] - 1 whose group is its own; all queries have one group. */
 INLINE void attend_masked_${shape.width}_${shape.valueWidth}(const int queries, const float *const *q, float *const *s, const int64_t *visible, const float *keys, const float *values,
     const int32_t *groups, int32_t group, float scale, float *out, int64_t outStride) {
-  f32x16 top[${queryGroup}];
+  ${type} top[${queryGroup}][${parts}];
   int64_t longest = 0, shortest = visible[0];
   for (int i = 0; i < queries; i++) {
-    top[i] = splat_f32(-__builtin_inff());
+    for (int p = 0; p < ${parts}; p++) top[i][p] = splat_${form}(-__builtin_inff());
     longest = visible[i] > longest ? visible[i] : longest;
     shortest = visible[i] < shortest ? visible[i] : shortest;
   }
   const int64_t blocks = (longest + 15) / 16;
-  ${scores}(queries, q, keys, blocks, 0, visible, scale, s, top);
-  for (int i = 0; i < queries; i++) normalise(s[i], blocks, hide(s[i], blocks, groups, group));
+  ${scores}(queries, q, keys, blocks, 0, visible, scale, s, top, 0);
+  for (int i = 0; i < queries; i++) {
+    hide_groups(s[i], blocks, groups, group, top[i]);
+    normalise(s[i], blocks, top[i]);
+  }
   for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
     ${type} sum[${queryGroup}][${vectors * parts}];
     for (int i = 0; i < queries; i++) for (int v = 0; v < ${vectors * parts}; v++) sum[i][v] = splat_${form}(0);
@@ -49,11 +57,11 @@ INLINE void attend_masked_${shape.width}_${shape.valueWidth}(const int queries, 
       for (to = from + 1; to < longest && groups[to] == groups[from]; to++) {}
       if (groups[from] != group) continue;
       const int64_t common = to < shortest ? to : shortest;
-      if (from < common) ${weigh}(queries, (const float *const *)s, values, from, common, sum, column);
+      if (from < common) ${weigh}(queries, (const float *const *)s, values, from, common, sum, column, 0);
       for (int i = 0; i < queries; i++) {
         const float *one = s[i];
         const int64_t first = from < common ? common : from, last = to < visible[i] ? to : visible[i];
-        if (first < last) ${weigh}(1, &one, values, first, last, sum + i, column);
+        if (first < last) ${weigh}(1, &one, values, first, last, sum + i, column, 0);
       }
     }
     for (int i = 0; i < queries; i++) ${store}(out + i * outStride, sum[i], column);
@@ -79,7 +87,7 @@ export class MaskedAttentionEmitter {
   }
 
   get functions(): string[] {
-    return [...attentionFunctions(this.#shape), hideFunction, attendFunction(this.#shape)];
+    return [...attentionFunctions(this.#shape), hideFunction(this.#shape), attendFunction(this.#shape)];
   }
 
   get units(): Units {
@@ -108,8 +116,8 @@ export class MaskedAttentionEmitter {
     const call = (queries: number): string =>
       `attend_masked_${width}_${valueWidth}(${queries}, q + i, s + i, visible + i, ${keyLine}, ${valueLine}, ${groupLine}, own[i], ${literal("f32", node.attributes["scale"] as number)}, ${out} + ((first + i) * ${heads} + head) * ${valueWidth}, ${heads * valueWidth});`;
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
-      writer.line(`${balancedTurn(`(${tokens} + ${queryGroup - 1}) / ${queryGroup}`, heads)};`);
-      writer.line(`const int64_t first = turn * ${queryGroup}, head = unit % ${heads}, keyHead = ${shareKeys};`);
+      writer.line(`${balancedTurn(`(${tokens} + ${queryGroup - 1}) / ${queryGroup}`)};`);
+      writer.line(`const int64_t first = turn * ${queryGroup}, keyHead = ${shareKeys};`);
       writer.line(`const int64_t count = ${tokens} - first < ${queryGroup} ? ${tokens} - first : ${queryGroup};`);
       writer.line(`const float *q[${queryGroup}];`);
       writer.line(`float *s[${queryGroup}];`);

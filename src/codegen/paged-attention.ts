@@ -32,7 +32,7 @@ function pagedFunctions(shape: AttentionShape): string[] {
   return [
     pagesText,
     `/* Scores of keys dead .. end - 1; returns the number of blocks written. */
-INLINE int64_t ${scores}_paged(const float *q, const struct pages *pages, int64_t dead, int64_t end, float scale, float *s, f32x16 *top) {
+INLINE int64_t ${scores}_paged(const float *q, const struct pages *pages, int64_t dead, int64_t end, float scale, float *s, ${type} top[][${parts}]) {
   const int64_t blocks = (end + 15) / 16;
   for (int64_t b = 0; b < blocks; b++) {
     const int64_t visible = end - 16 * b;
@@ -47,18 +47,19 @@ INLINE void ${weigh}_paged(const float *s, const struct pages *pages, int64_t fr
   for (int64_t b = from / 16; 16 * b < to; b++) {
     const float *const weights = s + 16 * b;
     const int64_t first = from > 16 * b ? from - 16 * b : 0, last = to < 16 * b + 16 ? to - 16 * b : 16;
-    ${weigh}(1, &weights, pages->values + page_place(pages, b) * ${keyLanes * stored}, first, last, sum, column);
+    ${weigh}(1, &weights, pages->values + page_place(pages, b) * ${keyLanes * stored}, first, last, sum, column, 0);
   }
 }
 `,
     `/* Common keys 0 .. shared - 1, then own keys shared .. length - 1, whose slot 0 is shared rounded down to 16. */
 INLINE void attend_paged_${width}_${valueWidth}(const float *q, float *s, int64_t shared, int64_t length, const struct pages *common, const struct pages *own, float scale, float *out) {
-  f32x16 top = splat_f32(-__builtin_inff());
+  ${type} top[1][${parts}];
+  for (int p = 0; p < ${parts}; p++) top[0][p] = splat_${form}(-__builtin_inff());
   const int64_t base = shared / 16 * 16;
-  const int64_t blocks = ${scores}_paged(q, common, 0, shared, scale, s, &top);
+  const int64_t blocks = ${scores}_paged(q, common, 0, shared, scale, s, top);
   float *const rest = s + 16 * blocks;
-  const int64_t ownBlocks = length > shared ? ${scores}_paged(q, own, shared - base, length - base, scale, rest, &top) : 0;
-  normalise(s, blocks + ownBlocks, top);
+  const int64_t ownBlocks = length > shared ? ${scores}_paged(q, own, shared - base, length - base, scale, rest, top) : 0;
+  normalise(s, blocks + ownBlocks, top[0]);
   for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
     ${type} sum[1][${vectors * parts}];
     for (int v = 0; v < ${vectors * parts}; v++) sum[0][v] = splat_${form}(0);
@@ -113,8 +114,8 @@ export class PagedAttentionEmitter {
     const scale = literal("f32", node.attributes["scale"] as number);
     const prefix = prefixTable ? this.#segment(2, prefixTable, prefixRow, "prefix") : own;
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
-      writer.line(`${balancedTurn(writer.number(node.shape[0] as Dim), heads)};`);
-      writer.line(`const int64_t token = turn, head = unit % ${heads}, keyHead = ${group === 1 ? "head" : `head / ${group}`};`);
+      writer.line(`${balancedTurn(writer.number(node.shape[0] as Dim))};`);
+      writer.line(`const int64_t token = turn, keyHead = ${group === 1 ? "head" : `head / ${group}`};`);
       writer.line(`const struct pages common = ${prefix.text}, own = ${own.text};`);
       if (shared) {
         writer.line(`int64_t shared = clamp_index(${prefixLength}[token], ${prefix.lengths});`);
