@@ -27,6 +27,14 @@ const settings = [
 /** Equal logits, so that the order among them shows. */
 const tied: Fill = (count) => Float32Array.from({ length: count }, (_, index) => Math.floor((index * 7) % 5));
 
+/** A hundred logits to the row, a unit in the last place apart: only the last bits tell which of them a filter keeps. */
+const close: Fill = (count) => Float32Array.from({ length: count }, (_, index) => 3 + ((index * 37) % 100) * 2 ** -22);
+
+const closeSettings = [
+  [1, 7, 1],
+  [1, 0, 0.805],
+] as const;
+
 function draws(): ConformanceCase[] {
   return settings.flatMap((setting) =>
     [1, 17, 100].map((tokens) =>
@@ -59,8 +67,13 @@ export const tokenCases: Readonly<Record<string, Cases>> = {
       c.output(c.add("drawToken", [c.f32([4, 10], noise(1)), ...vectors, c.f32([3], values(1, 0, 1)), forced], { site: 2 }));
     }),
   ],
-  tokenProbabilities: () =>
-    settings.flatMap((setting) =>
+  tokenProbabilities: () => [
+    ...closeSettings.map((setting) =>
+      one(`tokenProbabilities of close logits with ${setting.join(", ")}`, { ulps: 64, absolute: 1e-37 }, (c) =>
+        c.output(c.add("tokenProbabilities", [c.f32([rows, 100], close), c.f32([3], values(...setting))])),
+      ),
+    ),
+    ...settings.flatMap((setting) =>
       [1, 17, 100].map((tokens) =>
         one(`tokenProbabilities of ${tokens} with ${setting.join(", ")}`, { ulps: 64, absolute: 1e-37 }, (c) =>
           c.output(
@@ -69,6 +82,7 @@ export const tokenCases: Readonly<Record<string, Cases>> = {
         ),
       ),
     ),
+  ],
   packSigns: () => [
     one("packSigns of special values", exact, (c) =>
       c.output(c.add("packSigns", [c.f32([rows, 47], adversarial(1))], { start: 3, count: 30 })),

@@ -75,7 +75,7 @@ function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa, asked: Ker
       const routine = routines[kernel.node.op];
       if (!routine) throw new Error(`no routine renders the op ${kernel.node.op}`);
       routine.emit(writer, kernel.node);
-      return { functions: routine.functions ?? [], units: routine.units(kernel.node), grain: 1, flops: 0, bytes: 0 };
+      return { functions: routine.functions?.(isa) ?? [], units: routine.units(kernel.node), grain: 1, flops: 0, bytes: 0 };
     }
     default:
       return kernel satisfies never;

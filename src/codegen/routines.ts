@@ -8,6 +8,7 @@ import { momentColumns } from "../ir/ops/routines.js";
 import { plainPointer } from "./address.js";
 import { cacheValueRoutines } from "./cache-values.js";
 import { emitMixtureDraw, mixtureFunctions } from "./mixture.js";
+import type { TargetIsa } from "./helpers.js";
 import { philoxFunctions } from "./philox.js";
 import { quantileRoutines } from "./quantile-routines.js";
 import { tokenRoutines } from "./token-routines.js";
@@ -16,7 +17,7 @@ import type { KernelWriter } from "./writer.js";
 export interface Routine {
   readonly units: (node: Node) => Units;
   /** Static functions the body needs. */
-  readonly functions?: readonly string[];
+  readonly functions?: (isa: TargetIsa) => readonly string[];
   readonly emit: (writer: KernelWriter, node: Node) => void;
 }
 
@@ -194,7 +195,7 @@ export const routines: Readonly<Record<string, Routine>> = {
   causalScaler: { units: (node) => perRow((node.inputs[2] as Node).shape[0] as Dim), emit: emitScaler },
   mixtureDraw: {
     units: (node) => ({ dim: node.shape[1] as Dim, divide: 1, times: 1 }),
-    functions: [philoxFunctions, ...mixtureFunctions],
+    functions: () => [philoxFunctions, ...mixtureFunctions],
     emit: emitMixtureDraw,
   },
   groupAttention: { units: tokensOf, emit: emitGroupAttention },
