@@ -15,7 +15,8 @@ export {
   type KronosTokenizerConfig,
 } from "./models/kronos/config.js";
 export { KronosNetwork, type LogitsInputs } from "./models/kronos/forward.js";
-export { KronosGenerator, type GenerateRequest } from "./models/kronos/generate.js";
+export { KronosGenerator } from "./models/kronos/generate.js";
+export type { GenerateRequest } from "./models/kronos/request.js";
 export { cacheShape as kronosCacheShape, placesOf, stackRotary } from "./models/kronos/layout.js";
 export { averagePaths, denormalise, fillCandles, normaliseCandles, type CandleColumns } from "./models/kronos/normalise.js";
 export { loadKronosModelWeights, loadKronosTokenizerWeights } from "./models/kronos/weights.js";

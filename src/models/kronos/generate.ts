@@ -2,16 +2,18 @@
  * Generating candles with Kronos (model-spec C.6): encode once, prefill once per series, one compiled step per candle for all paths while the window holds all
  * tokens, the whole window again for every candle once it slides, and one decode of the last window. Answers are tokens and normalised candles.
  */
-import { compile, Tensor, type Compiled, type RotaryTables } from "../../tensor/index.js";
-import { size, type CheckSetting, type Mode, type Stance } from "../../trace/entry.js";
+import { compile, type Compiled, type RotaryTables, type Tensor } from "../../tensor/index.js";
+import type { CheckSetting, Mode, Stance } from "../../trace/entry.js";
 import { KeyValueCache } from "../../nn/key-value-cache.js";
 import type { Device } from "../../runtime/device.js";
-import type { KronosCodec, TokenArrays } from "./codec.js";
+import { PrefillArguments, StepArguments } from "./arguments.js";
+import type { KronosCodec } from "./codec.js";
 import { dependencyHeads, type KronosModelConfig } from "./config.js";
-import { KronosNetwork, type CandleDraws, type KronosCaches, type PrefillInputs, type StepInputs, type TokenStream } from "./forward.js";
-import { cacheShape, columnOf, ints, joined, ownBase, placesOf, rotaryPositions, stackRotary, type Segment } from "./layout.js";
+import { KronosNetwork, type KronosCaches, type PrefillInputs, type StepInputs } from "./forward.js";
+import { cacheShape, rotaryPositions, stackRotary } from "./layout.js";
+import { Run, type GenerateRequest, type GeneratedCandles, type Row } from "./request.js";
 import type { Tokens } from "./tokenizer.js";
-import { stampFields, type KronosModelWeights } from "./weights.js";
+import type { KronosModelWeights } from "./weights.js";
 
 export interface KronosGeneratorOptions {
   readonly device: Device;
@@ -24,44 +26,6 @@ export interface KronosGeneratorOptions {
   readonly sharePrefix: boolean;
   readonly taps: boolean;
   readonly check?: CheckSetting | undefined;
-}
-
-/** One series ready for the tokenizer. */
-export interface KronosEntry {
-  /** f32 [length * 6] normalised, clipped. */
-  readonly candles: Float32Array;
-  /** i32 [length * 5] and [steps * 5]: minute, hour, weekday, day, month. */
-  readonly stamps: Int32Array;
-  readonly futureStamps: Int32Array;
-  readonly paths: number;
-}
-
-export interface GenerateRequest {
-  readonly entries: readonly KronosEntry[];
-  /** Candles to generate, at most `window`. */
-  readonly steps: number;
-  /** Tokens the model sees at once, W. */
-  readonly window: number;
-  /** i32 [rows, 2]: series stream and path of every row. */
-  readonly keys: Int32Array;
-  readonly seed: number;
-  readonly temperature: number;
-  readonly topK: number;
-  readonly topP: number;
-  /** Tokens of a step, [rows] each, instead of draws. */
-  readonly forced?: (step: number) => { coarse: Int32Array; fine: Int32Array };
-  readonly signal?: AbortSignal | undefined;
-  /** Called after each candle; `rows` are the answer rows that the taps of this call are about. */
-  readonly onStep?: (step: number, taps: ReadonlyMap<string, Tensor>, rows: readonly number[]) => void;
-}
-
-export interface GeneratedCandles {
-  /** Per entry: tokens of its context, [length] each. */
-  readonly context: readonly TokenArrays[];
-  /** Per row: generated tokens, [steps] each. */
-  readonly tokens: readonly TokenArrays[];
-  /** f32 [rows * steps * 6] normalised. */
-  readonly values: Float32Array;
 }
 
 type Program<Inputs, Result> = Compiled<[Inputs], Result>;
@@ -143,28 +107,41 @@ export class KronosGenerator {
     const run = new Run(request, context, this.options.sharePrefix);
     this.#rotaryFor(window);
     this.#reserve(run);
-    for (let step = 0; step < steps; step++) {
-      const incremental: number[] = [];
-      const sliding: number[] = [];
-      run.rows.forEach(({ length }, row) => (this.options.cached && length + step <= window ? incremental : sliding).push(row));
-      if (step === 0) await this.#prefill(run);
-      else {
-        if (incremental.length > 0) await this.#step(run, step, incremental);
-        if (sliding.length > 0) await this.#windows(run, step, sliding);
+    await this.#prefill(run);
+    // Paths only ever go from the first of these to the second.
+    let incremental: StepArguments | undefined;
+    const sliding: PrefillArguments[] = [];
+    for (let step = 1; step < steps; step++) {
+      const fits = ({ length }: Row): boolean => this.options.cached && length + step <= window;
+      const held = run.rows.reduce((count, row) => count + Number(fits(row)), 0);
+      if (held > 0) {
+        if (incremental?.rows.length !== held) incremental = this.#stepArguments(run, indicesOf(run.rows, fits));
+        await this.#step(run, step, incremental);
       }
+      if (held < run.rows.length)
+        await this.#windows(
+          run,
+          step,
+          indicesOf(run.rows, (row) => !fits(row)),
+          sliding,
+        );
     }
-    // Decoding sees the last `window` tokens of context and answer together, from position 0 on.
+    const values = await this.#decode(run);
+    return { context, tokens: run.rows.map(({ coarse, fine }) => ({ coarse, fine })), values };
+  }
+
+  /** Decoding sees the last `window` tokens of context and answer together, from position 0 on. */
+  #decode({ request: { steps, window, signal }, sequences, rows }: Run): Promise<Float32Array> {
     const offset = (length: number): number => Math.max(0, length + steps - window);
-    const contexts = run.sequences.map(({ context: { coarse, fine } }) => ({
+    const contexts = sequences.map(({ context: { coarse, fine } }) => ({
       coarse: coarse.subarray(offset(coarse.length)),
       fine: fine.subarray(offset(fine.length)),
     }));
-    const values = await this.codec.decode(
+    return this.codec.decode(
       contexts,
-      run.rows.map(({ sequence, coarse, fine }) => ({ source: sequence, coarse, fine })),
+      rows.map(({ sequence, coarse, fine }) => ({ source: sequence, coarse, fine })),
       signal,
     );
-    return { context, tokens: run.rows.map(({ coarse, fine }) => ({ coarse, fine })), values };
   }
 
   #reserve(run: Run): void {
@@ -186,109 +163,66 @@ export class KronosGenerator {
   /** The first candle: every series once, for all its paths. */
   async #prefill(run: Run): Promise<void> {
     const { window } = run.request;
-    const sequences = run.sequences.map(({ context, entry }) => {
-      const from = Math.max(0, context.coarse.length - window);
-      return {
-        coarse: context.coarse.subarray(from),
-        fine: context.fine.subarray(from),
-        stamps: entry.stamps.subarray(from * stampFields.length),
-      };
-    });
-    const rows = run.rows.map((_, row) => row);
-    await this.#whole(
+    const none = new Int32Array(0);
+    const sequences = run.sequences.map((sequence) => ({
+      sequence,
+      own: { coarse: none, fine: none },
+      end: sequence.context.coarse.length,
+    }));
+    const inputs = new PrefillArguments(
       run,
-      0,
-      rows,
-      sequences,
-      Int32Array.from(run.rows, ({ sequence }) => sequence),
-      "prefix",
+      [...run.rows.keys()],
+      sequences.map(({ end }) => Math.min(window, end)),
+      run.rows.map(({ sequence }) => sequence),
+      { caches: this.#cachesOf("prefix"), rotary: this.#rotaryFor(window) },
     );
+    await this.#whole(run, 0, inputs, sequences);
   }
 
-  /** Later candles whose window has slid: every path's whole window, as many paths at once as memory allows. */
-  async #windows(run: Run, step: number, rows: readonly number[]): Promise<void> {
+  /**
+   * Later candles whose window has slid: every path's whole window, as many paths at once as memory allows. `known` holds the arguments of each part of them, which
+   * serve again as long as rows, lengths and caches stay what they were.
+   */
+  async #windows(run: Run, step: number, rows: readonly number[], known: PrefillArguments[]): Promise<void> {
     const { window } = run.request;
-    const longest = Math.max(...rows.map((row) => Math.min(window, (run.rows[row] as Row).length + step)));
+    const lengthOf = (row: number): number => Math.min(window, (run.rows[row] as Row).length + step);
+    const longest = Math.max(...rows.map(lengthOf));
     const perCall = Math.max(1, Math.floor(windowBytes / this.#bytes("window", longest)));
-    for (let from = 0; from < rows.length; from += perCall) {
-      const part = rows.slice(from, from + perCall);
+    for (let from = 0, part = 0; from < rows.length; from += perCall, part++) {
+      const members = rows.slice(from, from + perCall);
       const { blocks, dependency } = this.#caches.window;
       blocks.ensure(Math.min(perCall, rows.length), longest);
       dependency.ensure(Math.min(perCall, rows.length), longest);
-      const sequences = part.map((row) => run.windowOf(row, step));
-      await this.#whole(run, step, part, sequences, Int32Array.from(part.keys()), "window");
+      const lengths = members.map(lengthOf);
+      const before = known[part];
+      const states = { caches: this.#cachesOf("window"), rotary: this.#rotaryFor(window) };
+      const inputs =
+        before?.states.caches.blocks === blocks.layers && same(before.rows, members) && same(before.lengths, lengths)
+          ? before
+          : new PrefillArguments(run, members, lengths, [...members.keys()], states);
+      known[part] = inputs;
+      const sequences = members.map((index) => {
+        const row = run.rows[index] as Row;
+        return { sequence: run.sequenceOf(row), own: row, end: row.length + step };
+      });
+      await this.#whole(run, step, inputs, sequences);
     }
   }
 
-  async #whole(
-    run: Run,
-    step: number,
-    rows: readonly number[],
-    sequences: readonly (TokenArrays & { readonly stamps: Int32Array })[],
-    source: Int32Array,
-    caches: "prefix" | "window",
-  ): Promise<void> {
-    const lengths = sequences.map(({ coarse }) => coarse.length);
-    const program = this.#program("prefill", run.request.forced !== undefined, (inputs: PrefillInputs) => this.#network.prefill(inputs));
-    let end = 0;
-    const last = lengths.map((length) => (end += length) - 1);
-    const stamps = joined(sequences.map((sequence) => sequence.stamps));
-    const inputs: PrefillInputs = {
-      stream: streamOf(joined(sequences.map(({ coarse }) => coarse)), joined(sequences.map(({ fine }) => fine)), stamps, "tokens"),
-      places: placesOf(
-        lengths.map((count, row) => ({ row, position: 0, count })),
-        "tokens",
-      ),
-      last: ints(last, "sequences"),
-      source: ints(source, "rows"),
-      length: ints(
-        Int32Array.from(source, (sequence) => lengths[sequence] as number),
-        "rows",
-      ),
-      ...run.draws(step, rows),
-      caches: this.#cachesOf(caches),
-      rotary: this.#rotaryFor(run.request.window),
-    };
-    run.accept(step, rows, await program.run([inputs], run.request.signal), program.taps());
+  async #whole(run: Run, step: number, inputs: PrefillArguments, sequences: Parameters<PrefillArguments["at"]>[1]): Promise<void> {
+    const program = this.#program("prefill", run.request.forced !== undefined, (given: PrefillInputs) => this.#network.prefill(given));
+    run.accept(step, inputs.rows, await program.run([inputs.at(step, sequences)], run.request.signal), program.taps());
+  }
+
+  #stepArguments(run: Run, rows: readonly number[]): StepArguments {
+    const [own, prefix] = [this.#cachesOf("path"), this.#cachesOf("prefix")];
+    return new StepArguments(run, rows, { own, prefix, rotary: this.#rotaryFor(run.request.window) });
   }
 
   /** The next candle of paths whose window still holds all tokens: one token each. */
-  async #step(run: Run, step: number, rows: readonly number[]): Promise<void> {
-    const program = this.#program("step", run.request.forced !== undefined, (inputs: StepInputs) => this.#network.step(inputs));
-    const members = rows.map((row) => run.rows[row] as Row);
-    const stamps = joined(members.map(({ entry }) => stampOf(entry.futureStamps, step - 1)));
-    const inputs: StepInputs = {
-      stream: streamOf(
-        Int32Array.from(members, ({ coarse }) => coarse[step - 1] as number),
-        Int32Array.from(members, ({ fine }) => fine[step - 1] as number),
-        stamps,
-        "rows",
-      ),
-      places: placesOf(
-        members.map(({ length }, index): Segment => ({
-          row: rows[index] as number,
-          position: length + step - 1,
-          count: 1,
-          base: ownBase(length),
-        })),
-        "rows",
-      ),
-      caches: this.#cachesOf("path"),
-      prefix: {
-        caches: this.#cachesOf("prefix"),
-        row: ints(
-          members.map(({ sequence }) => sequence),
-          "rows",
-        ),
-        length: ints(
-          members.map(({ length }) => length),
-          "rows",
-        ),
-      },
-      ...run.draws(step, rows),
-      rotary: this.#rotaryFor(run.request.window),
-    };
-    run.accept(step, rows, await program.run([inputs], run.request.signal), program.taps());
+  async #step(run: Run, step: number, inputs: StepArguments): Promise<void> {
+    const program = this.#program("step", run.request.forced !== undefined, (given: StepInputs) => this.#network.step(given));
+    run.accept(step, inputs.rows, await program.run([inputs.at(step)], run.request.signal), program.taps());
   }
 
   /** Tables for windows of usual length; a longer one makes larger tables, which is one recompile. */
@@ -317,108 +251,8 @@ export class KronosGenerator {
   }
 }
 
-const stampOf = (stamps: Int32Array, step: number): Int32Array =>
-  stamps.subarray(step * stampFields.length, (step + 1) * stampFields.length);
+const indicesOf = (rows: readonly Row[], wanted: (row: Row) => boolean): number[] =>
+  rows.flatMap((row, index) => (wanted(row) ? [index] : []));
 
-function streamOf(coarse: Int32Array, fine: Int32Array, stamps: Int32Array, axis: string): TokenStream {
-  return {
-    coarse: ints(coarse, axis),
-    fine: ints(fine, axis),
-    stamps: stampFields.map((_, column) => ints(columnOf(stamps, stampFields.length, column), axis)),
-  };
-}
-
-/** What is prefilled once. */
-interface Sequence {
-  readonly entry: KronosEntry;
-  readonly context: TokenArrays;
-}
-
-/** A sample path. */
-interface Row extends TokenArrays {
-  readonly entry: KronosEntry;
-  /** Sequence whose prefix it continues, and that prefix's tokens. */
-  readonly sequence: number;
-  readonly length: number;
-}
-
-/** One generate call: its sequences, its paths and the tokens they have so far. */
-class Run {
-  /** What is prefilled: one per entry, or one per path when prefixes are not shared. */
-  readonly sequences: readonly Sequence[];
-  readonly rows: readonly Row[];
-
-  constructor(
-    readonly request: GenerateRequest,
-    context: readonly TokenArrays[],
-    shared: boolean,
-  ) {
-    const { entries, steps } = request;
-    this.sequences = entries.flatMap((entry, index) =>
-      Array.from({ length: shared ? 1 : entry.paths }, () => ({ entry, context: context[index] as TokenArrays })),
-    );
-    let sequence = 0;
-    const rows: Row[] = [];
-    entries.forEach((entry, index) => {
-      for (let path = 0; path < entry.paths; path++) {
-        const { length } = (context[index] as TokenArrays).coarse;
-        rows.push({ entry, sequence, length, coarse: new Int32Array(steps), fine: new Int32Array(steps) });
-        if (!shared || path === entry.paths - 1) sequence++;
-      }
-    });
-    this.rows = rows;
-  }
-
-  /** The last `window` tokens of a path before `step`, with their stamps. */
-  windowOf(row: number, step: number): TokenArrays & { stamps: Int32Array } {
-    const { sequence, coarse, fine, entry, length } = this.rows[row] as Row;
-    const { context } = this.sequences[sequence] as Sequence;
-    const from = Math.max(0, length + step - this.request.window);
-    const cut = (before: Int32Array, after: Int32Array, width: number): Int32Array => {
-      const skipped = Math.max(0, from - length);
-      return joined([before.subarray(Math.min(from, length) * width), after.subarray(skipped * width, step * width)]);
-    };
-    return {
-      coarse: cut(context.coarse, coarse, 1),
-      fine: cut(context.fine, fine, 1),
-      stamps: cut(entry.stamps, entry.futureStamps, stampFields.length),
-    };
-  }
-
-  draws(step: number, rows: readonly number[]): CandleDraws {
-    const { keys, seed, temperature, topK, topP } = this.request;
-    const own = new Int32Array(rows.length * 2);
-    rows.forEach((row, index) => own.set(keys.subarray(2 * row, 2 * row + 2), 2 * index));
-    const given = this.request.forced?.(step);
-    const forced = given && {
-      coarse: ints(
-        rows.map((row) => given.coarse[row] as number),
-        "rows",
-      ),
-      fine: ints(
-        rows.map((row) => given.fine[row] as number),
-        "rows",
-      ),
-    };
-    return {
-      draws: {
-        keys: Tensor.from(own, [size("rows", rows.length), 2]),
-        step: ints(new Int32Array(rows.length).fill(step), "rows"),
-        seed: Tensor.from(Int32Array.of(seed | 0, Math.floor(seed / 2 ** 32) | 0), [2]),
-        settings: Tensor.from(Float32Array.of(temperature, topK, topP), [3]),
-      },
-      identity: ints(Int32Array.from(rows.keys()), "rows"),
-      ...(forced ? { forced } : {}),
-    };
-  }
-
-  accept(step: number, rows: readonly number[], candle: Candle, taps: ReadonlyMap<string, Tensor>): void {
-    const [coarse, fine] = [candle.coarse.data(), candle.fine.data()];
-    rows.forEach((row, index) => {
-      const target = this.rows[row] as Row;
-      target.coarse[step] = coarse[index] as number;
-      target.fine[step] = fine[index] as number;
-    });
-    this.request.onStep?.(step, taps, rows);
-  }
-}
+const same = (a: readonly number[], b: readonly number[]): boolean =>
+  a.length === b.length && a.every((value, index) => value === b[index]);

@@ -57,11 +57,6 @@ export function joined(parts: readonly Int32Array[]): Int32Array {
   return result;
 }
 
-/** Column `column` of row-major [rows, columns] values. */
-export function columnOf(values: Int32Array, columns: number, column: number): Int32Array {
-  return Int32Array.from({ length: values.length / columns }, (_, row) => values[row * columns + column] as number);
-}
-
 /** Cache of a stack's keys and values. */
 export const cacheShape = ({ width, heads }: Pick<KronosBlockConfig, "width" | "heads">, layers: number): CacheShape => ({
   layers,

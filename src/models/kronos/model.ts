@@ -6,8 +6,9 @@ import { runsEager, stanceOf, type LoadedDevice, type ModelOptions } from "../op
 import type { Checkpoint } from "../tensor-source.js";
 import { KronosCodec } from "./codec.js";
 import { candleColumns, isKronosTokenizer, parseKronosModelConfig, parseKronosTokenizerConfig, type KronosModelConfig } from "./config.js";
-import { KronosGenerator, type GenerateRequest } from "./generate.js";
+import { KronosGenerator } from "./generate.js";
 import { averagePaths, denormalise, normaliseCandles, type CandleScale } from "./normalise.js";
+import type { GenerateRequest } from "./request.js";
 import { loadKronosModelWeights, loadKronosTokenizerWeights, type KronosModelWeights, type KronosTokenizerWeights } from "./weights.js";
 
 /** Paths per generate call; larger requests are chunked, with the same bits. */
