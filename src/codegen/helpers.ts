@@ -75,11 +75,17 @@ function widening(isa: TargetIsa): Helper {
 /** C text of a narrow fma; the accumulator comes last in each. */
 const narrowFma = { 4: "vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b)", 8: "__builtin_ia32_vfmaddps256(a, b, c)" } as const;
 
+/** A select by the instruction, which compilers do not find by themselves: masks are all ones or zeros in every lane. */
+const blend = helper(
+  "INLINE f32x8 select_f32x8(i32x8 mask, f32x8 a, f32x8 b) { return (f32x8)__builtin_ia32_blendvps256(b, a, (f32x8)mask); }",
+);
+
 /** Vectors as wide as the registers: compilers keep f32x16 in memory where no register holds it. */
 const narrow = (lanes: 4 | 8): Helper[] => {
   const type = `f32x${lanes}`;
   const fma = `INLINE ${type} fma_${type}(${type} a, ${type} b, ${type} c) {\n${viaClang(`  return (${type})${narrowFma[lanes]};`)}\n}`;
-  return [...comparisons(lanes), ...vectorFunctions(lanes), helper(fma), ...mathematicalFunctions(lanes)];
+  const functions = vectorFunctions(lanes).map((one) => (one.name === blend.name ? blend : one));
+  return [...comparisons(lanes), ...functions, helper(fma), ...mathematicalFunctions(lanes)];
 };
 
 const cached = new Map<TargetIsa, readonly Helper[]>();

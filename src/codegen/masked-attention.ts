@@ -1,6 +1,6 @@
 /**
- * The attention template with key groups: the scores of the unmasked template, a pass that hides the keys of other groups, and one chain over the runs of
- * visible keys, ascending. Four queries of one row and one group go together.
+ * The attention template with key groups: the scores of the unmasked template, where there are other groups a pass that hides their keys, and one chain over the
+ * runs of visible keys, ascending. Four queries of one row and one group go together.
  */
 import { addDims, multiplyDims, type Dim } from "../ir/dim.js";
 import type { Node, StateDeclaration } from "../ir/graph.js";
@@ -12,16 +12,23 @@ import { literal } from "./c-scalar.js";
 import type { TargetIsa } from "./helpers.js";
 import type { KernelWriter } from "./writer.js";
 
-/** C text of the function that hides keys by their groups. */
-function hideFunction(shape: AttentionShape): string {
+/** C text of what looks at keys' groups. */
+function groupFunctions(shape: AttentionShape): string {
   const { type, form, lanes, parts } = registers(shape);
-  return `/* Scores of keys of other groups become -inf; top becomes the lanes' largest visible ones. */
+  return `/* Whether all keys are of one group. */
+OUTLINE int of_one_group(const int32_t *groups, int64_t count, int32_t group) {
+  int32_t others = 0;
+  int64_t k = 0;
+  for (; k + 16 <= count; k += 16)
+    for (int l = 0; l < 16; l++) others |= groups[k + l] ^ group;
+  for (; k < count; k++) others |= groups[k] ^ group;
+  return others == 0;
+}
+/* Scores of keys of other groups become -inf; top becomes the lanes' largest visible ones. */
 OUTLINE void hide_groups(float *s, int64_t blocks, const int32_t *groups, int32_t group, ${type} *top) {
   for (int p = 0; p < ${parts}; p++) top[p] = splat_${form}(-__builtin_inff());
   for (int64_t b = 0; b < blocks; b++) {
-    int32_t others = 0;
-    for (int l = 0; l < 16; l++) others |= groups[16 * b + l] ^ group;
-    if (others != 0) for (int l = 0; l < 16; l++) if (groups[16 * b + l] != group) s[16 * b + l] = -__builtin_inff();
+    for (int l = 0; l < 16; l++) if (groups[16 * b + l] != group) s[16 * b + l] = -__builtin_inff();
 #pragma GCC unroll ${parts}
     for (int p = 0; p < ${parts}; p++) top[p] = higher(top[p], load_${form}(s + 16 * b + ${lanes} * p));
   }
@@ -46,15 +53,16 @@ INLINE void attend_masked_${shape.width}_${shape.valueWidth}(const int queries, 
   }
   const int64_t blocks = (longest + 15) / 16;
   ${scores}(queries, q, keys, blocks, 0, visible, scale, s, top, 0);
+  const int whole = of_one_group(groups, longest, group);
   for (int i = 0; i < queries; i++) {
-    hide_groups(s[i], blocks, groups, group, top[i]);
+    if (!whole) hide_groups(s[i], blocks, groups, group, top[i]);
     normalise(s[i], blocks, top[i]);
   }
   for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
     ${type} sum[${queryGroup}][${vectors * parts}];
     for (int i = 0; i < queries; i++) for (int v = 0; v < ${vectors * parts}; v++) sum[i][v] = splat_${form}(0);
     for (int64_t from = 0, to; from < longest; from = to) {
-      for (to = from + 1; to < longest && groups[to] == groups[from]; to++) {}
+      for (to = whole ? longest : from + 1; to < longest && groups[to] == groups[from]; to++) {}
       if (groups[from] != group) continue;
       const int64_t common = to < shortest ? to : shortest;
       if (from < common) ${weigh}(queries, (const float *const *)s, values, from, common, sum, column, 0);
@@ -87,7 +95,7 @@ export class MaskedAttentionEmitter {
   }
 
   get functions(): string[] {
-    return [...attentionFunctions(this.#shape), hideFunction(this.#shape), attendFunction(this.#shape)];
+    return [...attentionFunctions(this.#shape), groupFunctions(this.#shape), attendFunction(this.#shape)];
   }
 
   get units(): Units {
