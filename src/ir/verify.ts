@@ -11,6 +11,7 @@ export class GraphError extends Error {
 export function verifyGraph(graph: Graph): void {
   const seen = new Set<Node>();
   const versions = new Map<StateDeclaration, number>();
+  const declared = new Set(graph.states);
   const fail = (node: Node, problem: string): never => {
     throw new GraphError(
       `graph ${graph.name}: node ${node.id} ${node.op}${node.label ? ` (${node.label})` : ""}: ${problem}\n${printGraph(graph)}`,
@@ -29,7 +30,7 @@ export function verifyGraph(graph: Graph): void {
       const current = versions.get(state) ?? 0;
       if (version < current) fail(node, `uses version ${version} of ${state.name} after version ${current} was written`);
       if (writes && state.kind === "constant") fail(node, `writes the constant state ${state.name}`);
-      if (!graph.states.includes(state)) fail(node, `state ${state.name} is not declared`);
+      if (!declared.has(state)) fail(node, `state ${state.name} is not declared`);
       versions.set(state, writes ? version + 1 : version);
     }
     seen.add(node);

@@ -53,6 +53,12 @@ function kindOf(node: Node): Kernel["kind"] {
 const conflict = (a: Node, b: Node): boolean =>
   a.states.some((one) => b.states.some((other) => one.state === other.state && (one.writes || other.writes)));
 
+function appendTo<Key, Item>(lists: Map<Key, Item[]>, key: Key, item: Item): void {
+  const list = lists.get(key);
+  if (list) list.push(item);
+  else lists.set(key, [item]);
+}
+
 class Fuser {
   readonly #groups: Group[] = [];
   readonly #groupOf = new Map<Node, Group>();
@@ -60,6 +66,9 @@ class Fuser {
   readonly #inputsOf = new Map<Group, { readonly members: number; readonly inputs: ReadonlySet<Group> }>();
   readonly #before: Map<Node, readonly Node[]>;
   readonly #users = new Map<Node, Node[]>();
+  /** Who reads a stored value, itself (`direct`) or a view of it; views themselves read nothing. */
+  readonly #readers = new Map<Node, { readonly node: Node; readonly direct: boolean }[]>();
+  readonly #position: ReadonlyMap<Node, number>;
   readonly #outputs: Set<Node>;
 
   constructor(
@@ -68,8 +77,15 @@ class Fuser {
   ) {
     this.#before = predecessors(graph);
     this.#outputs = new Set(graph.outputs.map(({ node }) => resolveAccess(node).base));
-    for (const node of graph.nodes)
-      for (const input of new Set(node.inputs)) this.#users.set(input, [...(this.#users.get(input) ?? []), node]);
+    this.#position = new Map(graph.nodes.map((node, index) => [node, index]));
+    for (const node of graph.nodes) for (const input of new Set(node.inputs)) this.#addUse(node, input);
+  }
+
+  #addUse(node: Node, input: Node): void {
+    appendTo(this.#users, input, node);
+    if (isAlias(node)) return;
+    const { base } = resolveAccess(input);
+    appendTo(this.#readers, base, { node, direct: input === base });
   }
 
   run(): Kernel[] {
@@ -236,7 +252,7 @@ class Fuser {
         if (other.kind !== "rows" || merged.has(other) || group.members.length + other.members.length > largestRowKernel) continue;
         if (rowShape.length === 0 || !sameShape(iterationShape(other.members[0] as Node).rowShape, rowShape)) continue;
         if (this.#reaches(group, other) || this.#reaches(other, group)) continue;
-        group.members = this.graph.nodes.filter((node) => group.members.includes(node) || other.members.includes(node));
+        group.members = this.#inOrder([...group.members, ...other.members]);
         for (const node of other.members) this.#groupOf.set(node, group);
         this.#inputsOf.clear();
         merged.add(other);
@@ -275,35 +291,36 @@ class Fuser {
 
   /** Members some other kernel, a view, or the caller reads. */
   #stored(group: Group): Node[] {
-    const readers = new Map<Node, boolean>();
-    for (const node of this.graph.nodes) {
-      for (const input of node.inputs) {
-        const { base } = resolveAccess(input);
-        if (this.#groupOf.get(base) !== group) continue;
-        const direct = input === base && this.#groupOf.get(node) === group;
-        if (!direct && !isAlias(node)) readers.set(base, true);
-      }
-    }
-    return group.members.filter((node) => readers.has(node) || this.#outputs.has(node));
+    const readOutside = (value: Node): boolean =>
+      (this.#readers.get(value) ?? []).some(({ node, direct }) => !direct || this.#groupOf.get(node) !== group);
+    return group.members.filter((node) => this.#outputs.has(node) || readOutside(node));
+  }
+
+  #inOrder(nodes: readonly Node[]): Node[] {
+    return [...nodes].sort((a, b) => this.#positionOf(a) - this.#positionOf(b));
+  }
+
+  #positionOf(node: Node): number {
+    return this.#position.get(node) as number;
   }
 
   #ordered(): Group[] {
-    const position = new Map(this.graph.nodes.map((node, index) => [node, index]));
-    const rank = (group: Group): number => Math.max(...group.members.map((node) => position.get(node) ?? 0));
+    const ranks = new Map(this.#groups.map((group) => [group, Math.max(...group.members.map((node) => this.#positionOf(node)))]));
+    const rank = (group: Group): number => ranks.get(group) as number;
     const begun = new Set<Group>();
-    const result: Group[] = [];
+    const result = new Set<Group>();
     const visit = (group: Group): void => {
       if (begun.has(group)) {
-        if (!result.includes(group))
+        if (!result.has(group))
           throw new Error(`fusion of ${this.graph.name} made kernels that wait for each other; this is a mistake of the compiler`);
         return;
       }
       begun.add(group);
       [...this.#groupInputs(group)].sort((a, b) => rank(a) - rank(b)).forEach(visit);
-      result.push(group);
+      result.add(group);
     };
     [...this.#groups].sort((a, b) => rank(a) - rank(b)).forEach(visit);
-    return result;
+    return [...result];
   }
 
   #kernel(group: Group): Kernel {
@@ -314,7 +331,6 @@ class Fuser {
     if (group.kind === "rows") return { kind: "rows", rowShape: iterationShape(first).rowShape, values: group.members, stores };
     const [contraction] = group.segments[0]?.contractions as [Node];
     const x = contraction.inputs[0] as Node;
-    const order = new Map(this.graph.nodes.map((node, index) => [node, index]));
     return {
       kind: "contraction",
       x,
@@ -323,7 +339,7 @@ class Fuser {
       segments: group.segments.map(({ contractions, epilogue }) => ({
         contractions,
         width: (contractions[0] as Node).shape[(contractions[0] as Node).shape.length - 1] as number,
-        epilogue: [...epilogue].sort((a, b) => (order.get(a) ?? 0) - (order.get(b) ?? 0)),
+        epilogue: this.#inOrder(epilogue),
         stores: stores.filter((node) => contractions.includes(node) || epilogue.includes(node)),
       })),
     };

@@ -10,6 +10,7 @@ import { verifyGraph } from "../ir/verify.js";
 import { fuseKernels } from "../passes/fuse.js";
 import { materialise } from "../passes/materialise.js";
 import { announceProgram, isHeard, programKey } from "./ahead.js";
+import { ProgramRecord } from "./program-records.js";
 import { scheduleKernels, type ChooseSchedule } from "../passes/schedule-kernels.js";
 import { pruneRows } from "../passes/prune-rows.js";
 import { dropDeadNodes } from "../passes/simplify.js";
@@ -89,7 +90,16 @@ function dumpProgram({ dump }: Prepared, program: Program): void {
 
 /** Compiles a traced graph for a device. The reference device reads the graph and needs no kernels. */
 export function lowerGraph(traced: Graph, device: Device, mode: Mode): CompiledGraph {
-  return graphAhead(traced, device, mode) ?? lowerPrepared(traced, prepare(traced, device, mode), device);
+  const ahead = graphAhead(traced, device, mode);
+  if (ahead) return ahead;
+  // Who dumps the stages, or hears of programs for a bundle, wants them made.
+  const wanted = process.env["TEMPOGRAPH_DUMP"] !== undefined || isHeard();
+  const record = wanted ? undefined : ProgramRecord.of(traced, device, () => programKey(traced, mode !== "eager", device.target));
+  const known = record?.find();
+  if (known) return aheadOf(traced, device, mode, known);
+  const made = lowerPrepared(traced, prepare(traced, device, mode), device);
+  record?.add(made.program);
+  return made;
 }
 
 /** The program of a graph that was made ahead of time; with a class of sizes, the one whose schedules were chosen for it. */
