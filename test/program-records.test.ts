@@ -1,5 +1,5 @@
 /** Lowered programs kept as records: found again for the same graph, and for nothing else. */
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { GraphBuilder } from "../src/ir/builder.js";
 import { sizeVar } from "../src/ir/dim.js";
 import { printGraph, type Graph } from "../src/ir/graph.js";
@@ -25,7 +25,11 @@ const records: DeviceRecords = {
 const device = { name: "native", target: "plain", records } as Device;
 const lower = (graph: Graph, mode: Mode = "default"): string => printProgramJson(lowerGraph(graph, device, mode).program);
 
-afterEach(() => kept.clear());
+beforeEach(() => void vi.stubEnv("TEMPOGRAPH_PROGRAMS", ""));
+afterEach(() => {
+  kept.clear();
+  vi.unstubAllEnvs();
+});
 
 describe("program records", () => {
   it("give a later process the very program, and its graph when somebody asks", () => {
@@ -60,5 +64,9 @@ describe("program records", () => {
     lower(chain(60));
     stop();
     expect(heard).toEqual(["chain"]);
+    kept.clear();
+    vi.stubEnv("TEMPOGRAPH_PROGRAMS", "fresh");
+    lower(chain(60));
+    expect(kept.size).toBe(0);
   });
 });

@@ -414,7 +414,8 @@ export class CompiledCore {
   }
 
   #lower(segment: Segment, mode: Mode): ReturnType<typeof lowerGraph> {
-    return this.#timedSync("lower", () => lowerGraph(segment.graph, this.options.device, mode));
+    // What is checked is what the compiler makes now.
+    return this.#timedSync("lower", () => lowerGraph(segment.graph, this.options.device, mode, this.#checked !== undefined));
   }
 
   #lowerUsual(segment: Segment): UsualGraph {

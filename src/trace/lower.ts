@@ -88,12 +88,15 @@ function dumpProgram({ dump }: Prepared, program: Program): void {
   dump.write("50-plan.txt", () => printProgram(program));
 }
 
-/** Compiles a traced graph for a device. The reference device reads the graph and needs no kernels. */
-export function lowerGraph(traced: Graph, device: Device, mode: Mode): CompiledGraph {
+/**
+ * Compiles a traced graph for a device, or takes what an earlier process made of it unless it is to be `fresh`. The reference device reads the graph and needs no
+ * kernels.
+ */
+export function lowerGraph(traced: Graph, device: Device, mode: Mode, fresh = false): CompiledGraph {
   const ahead = graphAhead(traced, device, mode);
   if (ahead) return ahead;
-  // Who dumps the stages, or hears of programs for a bundle, wants them made.
-  const wanted = process.env["TEMPOGRAPH_DUMP"] !== undefined || isHeard();
+  // Who dumps the stages, or hears of programs for a bundle, wants them made as well.
+  const wanted = fresh || process.env["TEMPOGRAPH_PROGRAMS"] === "fresh" || process.env["TEMPOGRAPH_DUMP"] !== undefined || isHeard();
   const record = wanted ? undefined : ProgramRecord.of(traced, device, () => programKey(traced, mode !== "eager", device.target));
   const known = record?.find();
   if (known) return aheadOf(traced, device, mode, known);
