@@ -3,15 +3,15 @@
  * to a later loop, and what such a loop needs again is recomputed when cheap, else kept in scratch. Recomputing cannot change bits. Sixteen lanes are computed as
  * vectors that fill a register, one after the other.
  */
-import { multiplyDims, productOf, type Dim } from "../ir/dim.js";
+import { productOf, type Dim } from "../ir/dim.js";
 import type { Node } from "../ir/graph.js";
 import { padded } from "../ir/ops/state.js";
 import * as s from "../ir/scalar.js";
 import { plainPointer, rowAddress, type RowAddress } from "./address.js";
 import { emitScalar, formOf, vectorType, type Lanes } from "./c-scalar.js";
 import { isaTable, type TargetIsa } from "./helpers.js";
-import { iterationOf, type Reduction, type Step, type StepPlanner } from "./steps.js";
-import type { KernelWriter } from "./writer.js";
+import { declareStateRow, isStateWrite, type EmittedRow } from "./state-rows.js";
+import type { Reduction, Step, StepPlanner } from "./steps.js";
 
 interface RopeTables {
   readonly cosine: string;
@@ -20,11 +20,8 @@ interface RopeTables {
 }
 
 /** How one kernel's rows are emitted: which row, and where stores go. */
-export interface RowEmission {
-  readonly writer: KernelWriter;
+export interface RowEmission extends EmittedRow {
   readonly isa: TargetIsa;
-  readonly rowShape: readonly Dim[];
-  readonly row: string;
   /** C pointer to the row of a stored node. */
   readonly target: (node: Node) => string;
 }
@@ -61,7 +58,7 @@ export class RowEmitter {
   prepare(): void {
     for (const step of this.planner.ordered) if (step.kind === "load") this.#addresses.set(step, this.#address(step));
     for (const step of this.planner.ordered) if (step.kind === "rope") this.#tables.set(step, this.#ropeTables(step.node as Node));
-    for (const node of this.values) if (isStateWrite(node)) this.#stateRows.set(node, this.#declareStateRow(node));
+    for (const node of this.values) if (isStateWrite(node)) this.#stateRows.set(node, declareStateRow(this.emission, node));
   }
 
   /** Row-level values an epilogue needs, once per row. */
@@ -115,7 +112,7 @@ export class RowEmitter {
   #emitLevel(level: number): void {
     const here = this.planner.ordered.filter((step) => step.level === level);
     const wanted = here.filter((step) => this.#kept.has(step) || step.kind === "reduce" || (this.#sinks.get(step)?.length ?? 0) > 0);
-    for (const step of here) if (step.kind === "rope") this.#emitPartner(step);
+    for (const step of here) if (step.kind === "rope" && !this.#pairsInPlace(step)) this.#emitPartner(step);
     for (const step of wanted) if (step.kind !== "reduce" && step.width === 1) this.#storeRowValue(step);
     const loops = new Map<number, Step[]>();
     for (const step of wanted) {
@@ -273,6 +270,31 @@ export class RowEmitter {
     else this.emission.writer.line(`*${this.emission.target(node)} = ${name}[0];`);
   }
 
+  /** Where the vector that a rotation takes lies in memory. */
+  #placeOf(x: Step): Pick<RowAddress, "pointer" | "stride"> {
+    const kept = this.#kept.get(x);
+    return kept ? { pointer: kept, stride: 1 } : (this.#addresses.get(x) as RowAddress);
+  }
+
+  /** Whether the other elements of the pairs of sixteen lanes are those lanes swapped, or sixteen adjacent ones. */
+  #pairsInPlace(step: Step): boolean {
+    const { width, pairing } = step.node?.attributes as { width: number; pairing: string };
+    if (width !== step.width && width % 16 !== 0) return false;
+    return pairing === "interleaved" || ((width / 2) % 16 === 0 && this.#placeOf(step.inputs[0] as Step).stride === 1);
+  }
+
+  /** The other element of each pair; 0 for columns that are not rotated. */
+  #partnerText(step: Step, x: string, at: string): string {
+    if (!this.#pairsInPlace(step)) return `${this.#function("load")}(${this.#partners.get(step)} + ${at})`;
+    const { width, pairing } = step.node?.attributes as { width: number; pairing: string };
+    const { pointer } = this.#placeOf(step.inputs[0] as Step);
+    const partner =
+      pairing === "interleaved"
+        ? `${this.#function("swap_pairs")}(${x})`
+        : `${this.#function("load")}(${pointer} + ${at} + (${at} < ${width / 2} ? ${width / 2} : ${-width / 2}))`;
+    return width === step.width ? partner : `(${at} < ${width} ? ${partner} : ${this.#function("splat")}(0))`;
+  }
+
   /** The other element of each pair, in scratch, so that the rotation is a plain map. */
   #emitPartner(step: Step): void {
     const writer = this.emission.writer;
@@ -281,8 +303,7 @@ export class RowEmitter {
     const { width, pairing } = node.attributes as { width: number; pairing: string };
     const partner = writer.scratch(padded(step.width));
     this.#partners.set(step, partner);
-    const kept = this.#kept.get(x);
-    const address = kept ? { pointer: kept, stride: 1 as Dim } : (this.#addresses.get(x) as RowAddress);
+    const address = this.#placeOf(x);
     const element = (index: string): string =>
       address.stride === 1 ? `${address.pointer}[${index}]` : `${address.pointer}[(${index}) * ${writer.number(address.stride)}]`;
     if (pairing === "half") {
@@ -302,7 +323,7 @@ export class RowEmitter {
     const x = this.#element(step.inputs[0] as Step, at, count, names, members);
     const tables = this.#tables.get(step) as RopeTables;
     const load = (pointer: string): string => this.#loadText({ pointer, stride: 1, dtype: "f32" }, at, count);
-    const partner = `${this.#function("load")}(${this.#partners.get(step)} + ${at})`;
+    const partner = this.#partnerText(step, x, at);
     const rotated = writer.fresh("turned");
     writer.line(`const ${this.#vector("f32")} ${rotated} = ${x} * ${load(tables.cosine)} + ${partner} * ${load(tables.sine)};`);
     return tables.multiplier ? `${rotated} * ${load(tables.multiplier)}` : rotated;
@@ -346,53 +367,11 @@ export class RowEmitter {
     return this.#stateRows.get(node) as string;
   }
 
-  #declareStateRow(node: Node): string {
-    const { writer, rowShape, row } = this.emission;
-    const state = node.states[0]?.state;
-    if (!state) throw new Error(`${node.op} (${node.label}) has no state`);
-    const [, first, second] = node.inputs as [Node, Node, Node | undefined];
-    const heads = productOf(rowShape.slice(1));
-    const token = heads === 1 ? row : `(${row} / ${writer.number(heads)})`;
-    const head = heads === 1 ? "0" : `${row} % ${writer.number(heads)}`;
-    const load = (index: Node, role: string): string => {
-      const name = writer.fresh(role);
-      writer.line(`const int64_t ${name} = ${plainPointer(writer, index, "index")}[${token}];`);
-      return name;
-    };
-    const base = writer.pointer(state, state.dtype, "state");
-    const name = writer.fresh("place");
-    const dims = state.shape;
-    const inside = (index: string, limit: Dim): string => `${index} >= 0 && ${index} < ${writer.number(limit)}`;
-    const type = state.dtype === "i32" ? "int32_t" : state.dtype === "f64" ? "double" : "float";
-    const r = load(first, "stateRow");
-    if (node.op === "writeRows") {
-      const rest = productOf(dims.slice(1));
-      const width = iterationOf(node.inputs[0] as Node).width;
-      const offset = heads === 1 ? "" : ` + ${head} * ${width}`;
-      writer.line(
-        `${type} *const ${name} = ${inside(r, dims[0] as Dim)} ? ${base} + ${r} * ${writer.number(rest)}${offset} : (${type} *)0;`,
-      );
-      return name;
-    }
-    const slot = load(second as Node, "slot");
-    const [rows, stateHeads, third, fourth] = dims as [Dim, Dim, Dim, Dim];
-    const capacity = node.op === "appendKeys" ? multiplyDims(third, 16) : third;
-    const headBase = `(${r} * ${writer.number(stateHeads)} + ${head})`;
-    const offset =
-      node.op === "appendKeys"
-        ? `(${headBase} * ${writer.number(third)} + ${slot} / 16) * ${writer.number(multiplyDims(fourth, 16))} + ${slot} % 16`
-        : `(${headBase} * ${writer.number(third)} + ${slot}) * ${writer.number(fourth)}`;
-    writer.line(`${type} *const ${name} = ${inside(r, rows)} && ${inside(slot, capacity)} ? ${base} + ${offset} : (${type} *)0;`);
-    return name;
-  }
-
   #appendKeys(node: Node, value: string, at: string, count: number): void {
     const place = this.#stateRow(node);
     this.emission.writer.line(`if (${place}) for (int l = 0; l < ${count}; l++) ${place}[(${at} + l) * 16] = ${value}[l];`);
   }
 }
-
-export const isStateWrite = (node: Node): boolean => node.states.some((access) => access.writes);
 
 /** The place so many elements on. */
 const shifted = (at: string, by: number): string => {

@@ -99,6 +99,8 @@ INLINE ${I} truncate_${f}(${F} a) {
   return __builtin_convertvector(select_${f}(equal_${f}(a, a), a, splat_${f}(0)), ${I});
 }`,
     `/* NaN if either is. */\nINLINE ${F} larger_${f}(${F} a, ${F} b) { return select_${f}(less_${f}(b, a) | ~equal_${f}(a, a), a, b); }`,
+    `/* Lanes 0 and 1 swapped, 2 and 3, and so on. */
+INLINE ${F} swap_pairs_${f}(${F} a) { return (${F})(((u64x${lanes / 2})a << 32) | ((u64x${lanes / 2})a >> 32)); }`,
     `INLINE ${I} ${laneIndex}(void) { return (${I}){${listed(lanes, String)}}; }`,
     `/* Lanes from count on become fill. */
 INLINE ${F} keep_${f}(${F} v, int64_t count, float fill) { return select_${f}(less_${i}(${laneIndex}(), splat_${i}((int32_t)count)), v, splat_${f}(fill)); }`,
