@@ -2,16 +2,19 @@
 
 export type Imputation = "none" | "ffill" | "linear";
 
-/** Missing samples (mask 0) filled in f32: none = 0; ffill = the last observed one; linear = on the line between its neighbours. Leading gaps become 0. */
+/**
+ * Missing samples (mask 0) filled in f32: none = 0; ffill = the last observed one; linear = on the line between its neighbours. Leading gaps become 0. Gives the values
+ * themselves when none is missing.
+ */
 export function impute(values: Float32Array, mask: Uint8Array, imputation: Imputation): Float32Array {
-  const result = new Float32Array(values.length);
+  if (!mask.includes(0)) return values;
+  const result = values.slice();
   let last = -1;
   for (let t = 0; t < values.length; t++) {
     if (mask[t] !== 1) {
       result[t] = imputation === "none" || last < 0 ? 0 : (values[last] as number);
       continue;
     }
-    result[t] = values[t] as number;
     if (imputation === "linear" && last >= 0) fillLine(result, last, t);
     last = t;
   }

@@ -109,7 +109,9 @@ export class SampleStore {
       }
       const empty = this.#emptyPatches(first, entry.patches);
       this.#unobserved.push(empty);
-      this.#contextGroups.push(Int32Array.from(empty, (isEmpty) => (isEmpty ? unobserved : (entry.groups[variate] as number))));
+      const groups = new Int32Array(entry.patches).fill(entry.groups[variate] as number);
+      for (let p = 0; p < entry.patches; p++) if (empty[p] === 1) groups[p] = unobserved;
+      this.#contextGroups.push(groups);
       this.#measure(sequence, first, end);
     });
   }
@@ -122,17 +124,26 @@ export class SampleStore {
 
   #emptyPatches(first: number, patches: number): Uint8Array {
     const { patch } = this.options;
-    return Uint8Array.from({ length: patches }, (_, p) =>
-      this.mask.subarray(first + p * patch, first + (p + 1) * patch).includes(1) ? 0 : 1,
-    );
+    const { mask } = this;
+    const result = new Uint8Array(patches);
+    for (let p = 0; p < patches; p++) {
+      const end = first + (p + 1) * patch;
+      let at = first + p * patch;
+      while (at < end && mask[at] !== 1) at++;
+      result[p] = at < end ? 0 : 1;
+    }
+    return result;
   }
 
   #measure(sequence: number, first: number, end: number): void {
-    let [low, high] = [Infinity, -Infinity];
+    const { mask, values } = this;
+    let low = Infinity;
+    let high = -Infinity;
     for (let i = first; i < end; i++) {
-      if (this.mask[i] !== 1) continue;
-      low = Math.min(low, this.values[i] as number);
-      high = Math.max(high, this.values[i] as number);
+      if (mask[i] !== 1) continue;
+      const value = values[i] as number;
+      if (value < low) low = value;
+      if (value > high) high = value;
     }
     this.range.set(low <= high ? [low, high] : [0, 0], 2 * sequence);
   }
@@ -242,7 +253,9 @@ export class RoundLayout {
     const missing = new Float32Array(embedded.length * patch);
     embedded.forEach((from, row) => {
       const flag = flags[row];
-      for (let p = 0; p < patch; p++) missing[row * patch + p] = flag ?? 1 - (mask[from * patch + p] as number);
+      const [target, source] = [row * patch, from * patch];
+      if (flag !== undefined) missing.fill(flag, target, target + patch);
+      else for (let p = 0; p < patch; p++) if (mask[source + p] !== 1) missing[target + p] = 1;
     });
     return {
       embedded: ints(Int32Array.from(embedded), "embedded"),
@@ -299,7 +312,8 @@ export class RoundLayout {
     const groups = new Int32Array(rows * slots).fill(1);
     this.store.eachSequence((sequence, entry, variate) => {
       const end = entry.patches + this.round.done + this.round.block;
-      for (let t = 0; t < end; t++) groups[sequence * slots + t] = this.#timeGroup({ sequence, entry, variate }, t);
+      const series = { sequence, entry, variate };
+      for (let t = 0; t < end; t++) groups[sequence * slots + t] = this.#timeGroup(series, t);
     });
     return Tensor.from(groups, [size("groupRows", rows), size("groupSlots", slots)]);
   }

@@ -195,13 +195,7 @@ export class Toto2Model implements ForecastModel {
       ...decoded.map((answer) => cropped(answer, levels, horizon)),
       ...knownFuture.map((future) => repeated(future, levels, horizon)),
     ];
-    const mean = values.map((row) =>
-      Float32Array.from({ length: horizon }, (_, t) => {
-        let sum = 0;
-        for (let level = 0; level < levels; level++) sum += row[level * horizon + t] as number;
-        return sum / levels;
-      }),
-    );
+    const mean = values.map((row) => meanOf(row, levels, horizon));
     return {
       mean,
       quantiles: { levels: quantileLevels, values },
@@ -271,7 +265,10 @@ function checkShapes({ values, mask, groups, knownFuture = [] }: ModelSeries, le
     if (row.length !== length) wrong("ragged-variates", `variate ${v} has ${row.length} values`, `${length} like the first variate`);
     let at = 0;
     // NaN and the infinities are missing values.
-    while (at < length && !(Math.abs(row[at] as number) > largestValue && Number.isFinite(row[at]))) at++;
+    for (; at < length; at++) {
+      const value = row[at] as number;
+      if ((value > largestValue || value < -largestValue) && Number.isFinite(value)) break;
+    }
     if (at < length)
       wrong("value-too-large", `value ${at} of variate ${v} is ${row[at]}`, `at most ${largestValue} in size: scale the series down`);
   });
@@ -293,6 +290,17 @@ function joined(before: Float32Array, after: Float32Array): Float32Array {
   const result = new Float32Array(before.length + after.length);
   result.set(before);
   result.set(after, before.length);
+  return result;
+}
+
+/** [horizon] of [levels * horizon]. */
+function meanOf(row: Float32Array, levels: number, horizon: number): Float32Array {
+  const result = new Float32Array(horizon);
+  for (let t = 0; t < horizon; t++) {
+    let sum = 0;
+    for (let level = 0; level < levels; level++) sum += row[level * horizon + t] as number;
+    result[t] = sum / levels;
+  }
   return result;
 }
 

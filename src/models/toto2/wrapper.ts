@@ -27,15 +27,19 @@ export interface EntryOptions {
   readonly imputation: Imputation;
 }
 
+/** 1 = finite, and not masked. Most rows are, whole: they take one look at each sample. */
+function seen(row: Float32Array, given?: Uint8Array): Uint8Array {
+  const result = new Uint8Array(row.length).fill(1);
+  // What is not finite less itself is NaN.
+  for (let t = 0; t < row.length; t++) if ((row[t] as number) - (row[t] as number) !== 0) result[t] = 0;
+  if (given) for (let t = 0; t < row.length; t++) if (given[t] === 0) result[t] = 0;
+  return result;
+}
+
 /** One series as the decoder takes it. Targets are imputed after cutting and padding, covariates with zeros. */
 export function wrapperEntry({ target, known, mask, groups }: SeriesRows, { past, patch, futurePatches, imputation }: EntryOptions): Entry {
   const length = (target[0] as Float32Array).length;
   const future = futurePatches * patch;
-  const seen = (row: Float32Array, given?: Uint8Array): Uint8Array => {
-    const result = new Uint8Array(row.length);
-    for (let t = 0; t < row.length; t++) result[t] = Number.isFinite(row[t]) && given?.[t] !== 0 ? 1 : 0;
-    return result;
-  };
   const window = <T extends Float32Array | Uint8Array>(row: T, make: (size: number) => T): T => {
     const result = make(past);
     const kept = row.subarray(Math.max(0, length - past), length);
