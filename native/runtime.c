@@ -34,7 +34,7 @@ typedef struct {
   const int64_t *numbers;
   int64_t units, grain, flags;
   int64_t cycles; /* ticks of the last profiled run */
-  int64_t reserved;
+  _Atomic int64_t claimed; /* pieces of the open part that threads have taken in this run */
 } Step;
 _Static_assert(sizeof(Step) == 64 && offsetof(Step, units) == 24 && offsetof(Step, cycles) == 48, "layout of contract.ts");
 
@@ -119,12 +119,11 @@ static void leave_numerics(uint64_t before) {
 static const size_t hugePage = 2 << 20, mapFrom = 256 << 10;
 static _Atomic int64_t allocatedBytes;
 
-static size_t mapped_size(size_t bytes) {
-  size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  return (bytes + page - 1) / page * page;
-}
+static size_t rounded_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
-/* Over-allocates and cuts both ends off, so that the block starts on a huge page and tg_free needs only address and size. */
+static size_t mapped_size(size_t bytes, bool huge) { return rounded_up(bytes, huge ? hugePage : (size_t)sysconf(_SC_PAGESIZE)); }
+
+/* Over-allocates and cuts both ends off, so that the block starts on a huge page and unmapping needs only address and size. */
 static void *map_aligned(size_t bytes, bool huge) {
   size_t slack = huge ? hugePage : 0, total = bytes + slack;
   char *base = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -139,23 +138,146 @@ static void *map_aligned(size_t bytes, bool huge) {
   return start;
 }
 
-/* Zeroed, 64-byte aligned; 0 when memory is out. `bytes` > 0. */
+/*
+ * Slabs of huge pages for blocks that are smaller than some of them: reading a weight of a megabyte through small pages costs half of the memory's speed,
+ * because fetching ahead stops at the end of every page. First fit, lowest address first, so that what is allocated in one go lies in one row.
+ */
+typedef struct Hole {
+  struct Hole *next; /* at a higher address, never adjacent */
+  char *start;
+  size_t bytes;
+} Hole;
+
+typedef struct Slab {
+  struct Slab *next;
+  char *base, *touched; /* memory from `touched` on was never given out and is zero */
+  Hole *holes;
+  int64_t live;
+} Slab;
+
+static const size_t slabBytes = 64 << 20, largestInSlab = 16 << 20, smallestInSlab = 16 << 10;
+static pthread_mutex_t slabLock = PTHREAD_MUTEX_INITIALIZER;
+static Slab *slabs;
+
+static Hole *new_hole(char *start, size_t bytes, Hole *next) {
+  Hole *hole = malloc(sizeof *hole);
+  if (hole) *hole = (Hole){next, start, bytes};
+  return hole;
+}
+
+static void *take_from(Slab *slab, size_t bytes) {
+  for (Hole **link = &slab->holes; *link; link = &(*link)->next) {
+    Hole *hole = *link;
+    if (hole->bytes < bytes) continue;
+    char *start = hole->start;
+    hole->start += bytes;
+    hole->bytes -= bytes;
+    if (hole->bytes == 0) {
+      *link = hole->next;
+      free(hole);
+    }
+    char *end = start + bytes;
+    if (start < slab->touched) memset(start, 0, (size_t)((end < slab->touched ? end : slab->touched) - start));
+    if (end > slab->touched) slab->touched = end;
+    slab->live++;
+    return start;
+  }
+  return NULL;
+}
+
+static Slab *add_slab(void) {
+  Slab *slab = calloc(1, sizeof *slab);
+  char *base = slab ? map_aligned(slabBytes, true) : NULL;
+  Hole *whole = base ? new_hole(base, slabBytes, NULL) : NULL;
+  if (!whole) {
+    if (base) munmap(base, slabBytes);
+    free(slab);
+    return NULL;
+  }
+  *slab = (Slab){.next = slabs, .base = base, .touched = base, .holes = whole};
+  return slabs = slab;
+}
+
+static void *slab_allocate(size_t bytes) {
+  void *memory = NULL;
+  pthread_mutex_lock(&slabLock);
+  for (Slab *slab = slabs; slab && !memory; slab = slab->next) memory = take_from(slab, bytes);
+  Slab *added = memory ? NULL : add_slab();
+  if (added) memory = take_from(added, bytes);
+  pthread_mutex_unlock(&slabLock);
+  return memory;
+}
+
+/* Whole huge pages inside a hole go back to the system; they read as zero when they are used again. */
+static void return_pages(const Hole *hole) {
+  char *from = (char *)rounded_up((uintptr_t)hole->start, hugePage);
+  char *to = (char *)((uintptr_t)(hole->start + hole->bytes) & ~(uintptr_t)(hugePage - 1));
+  if (from < to) madvise(from, (size_t)(to - from), MADV_DONTNEED);
+}
+
+/* Memory for the record of a hole may be out: then the block is lost until its slab goes. */
+static void give_back(Slab *slab, char *start, size_t bytes) {
+  Hole **link = &slab->holes, *before = NULL;
+  for (; *link && (*link)->start < start; link = &(*link)->next) before = *link;
+  if (before && before->start + before->bytes == start) {
+    before->bytes += bytes;
+  } else {
+    Hole *hole = new_hole(start, bytes, *link);
+    if (!hole) return;
+    *link = before = hole;
+  }
+  Hole *after = before->next;
+  if (after && before->start + before->bytes == after->start) {
+    before->bytes += after->bytes;
+    before->next = after->next;
+    free(after);
+  }
+  return_pages(before);
+}
+
+static void slab_free(char *start, size_t bytes) {
+  pthread_mutex_lock(&slabLock);
+  for (Slab **link = &slabs; *link; link = &(*link)->next) {
+    Slab *slab = *link;
+    if (start < slab->base || start >= slab->base + slabBytes) continue;
+    give_back(slab, start, bytes);
+    if (--slab->live == 0) {
+      *link = slab->next;
+      for (Hole *hole = slab->holes, *next; hole; hole = next) {
+        next = hole->next;
+        free(hole);
+      }
+      munmap(slab->base, slabBytes);
+      free(slab);
+    }
+    break;
+  }
+  pthread_mutex_unlock(&slabLock);
+}
+
+static bool in_slab(size_t bytes, bool huge) { return huge && bytes >= smallestInSlab && bytes <= largestInSlab; }
+
+/* Zeroed, 64-byte aligned; 0 when memory is out. `bytes` > 0; `huge` asks for huge pages from 16 KiB on. */
 int64_t tg_allocate(int64_t bytes, int32_t huge) {
   void *memory = NULL;
-  if ((size_t)bytes >= mapFrom) {
-    memory = map_aligned(mapped_size((size_t)bytes), huge != 0);
+  const size_t lines = rounded_up((size_t)bytes, 64);
+  if (in_slab((size_t)bytes, huge != 0)) {
+    memory = slab_allocate(lines);
+  } else if ((size_t)bytes >= mapFrom) {
+    memory = map_aligned(mapped_size((size_t)bytes, huge != 0), huge != 0);
   } else {
-    size_t size = ((size_t)bytes + 63) & ~(size_t)63;
-    if (posix_memalign(&memory, 64, size) != 0) return 0;
-    memset(memory, 0, size);
+    if (posix_memalign(&memory, 64, lines) != 0) return 0;
+    memset(memory, 0, lines);
   }
   if (memory) atomic_fetch_add(&allocatedBytes, bytes);
   return (int64_t)(intptr_t)memory;
 }
 
-void tg_free(int64_t address, int64_t bytes) {
+/* `bytes` and `huge` as they were asked for. */
+void tg_free(int64_t address, int64_t bytes, int32_t huge) {
   void *memory = (void *)(intptr_t)address;
-  if ((size_t)bytes >= mapFrom) munmap(memory, mapped_size((size_t)bytes));
+  if (in_slab((size_t)bytes, huge != 0)) slab_free(memory, rounded_up((size_t)bytes, 64));
+  else if ((size_t)bytes >= mapFrom) munmap(memory, mapped_size((size_t)bytes, huge != 0));
   else free(memory);
   atomic_fetch_sub(&allocatedBytes, bytes);
 }
@@ -312,6 +434,25 @@ static inline int64_t chunks_of(const Step *step) {
   return (step->units + grain - 1) / grain;
 }
 
+static void run_chunks(const Step *step, int64_t from, int64_t to, char *scratch) {
+  int64_t grain = step->grain > 0 ? step->grain : 1, begin = from * grain, end = to * grain;
+  if (end > step->units) end = step->units;
+  if (begin < end) step->entry(step->pointers, step->numbers, begin, end, scratch);
+}
+
+/*
+ * Three quarters are dealt beforehand, in equal parts that are neighbours in memory. The rest is open: whoever is ready first, because the other's core was
+ * taken from it for a while, takes more of it. Which thread computes a unit never changes what it computes.
+ */
+static void share_step(Step *step, int64_t thread, int64_t threads, char *scratch) {
+  const int64_t chunks = chunks_of(step), open = chunks / 4, dealt = chunks - open;
+  run_chunks(step, dealt * thread / threads, dealt * (thread + 1) / threads, scratch);
+  if (open == 0) return;
+  const int64_t pieces = open < 4 * threads ? open : 4 * threads;
+  for (int64_t piece; (piece = atomic_fetch_add_explicit(&step->claimed, 1, memory_order_relaxed)) < pieces;)
+    run_chunks(step, dealt + open * piece / pieces, dealt + open * (piece + 1) / pieces, scratch);
+}
+
 static void execute_steps(const Region *region, int thread) {
   char *scratch = pool.seats[thread].scratch;
   const int64_t threads = region->threads;
@@ -327,10 +468,7 @@ static void execute_steps(const Region *region, int thread) {
     if (threads == 1 || (step->flags & SERIAL)) {
       if (thread == 0 && step->units > 0) step->entry(step->pointers, step->numbers, 0, step->units, scratch);
     } else {
-      int64_t grain = step->grain > 0 ? step->grain : 1, chunks = chunks_of(step);
-      int64_t begin = chunks * thread / threads * grain, end = chunks * (thread + 1) / threads * grain;
-      if (end > step->units) end = step->units;
-      if (begin < end) step->entry(step->pointers, step->numbers, begin, end, scratch);
+      share_step(step, thread, threads, scratch);
     }
     if (timed) {
       int64_t now = ticks();
@@ -390,7 +528,7 @@ static bool provide_scratch(int threads, int64_t bytes) {
   for (int t = 0; t < threads; t++) {
     Seat *seat = &pool.seats[t];
     if (seat->scratchBytes >= bytes) continue;
-    if (seat->scratch) tg_free((int64_t)(intptr_t)seat->scratch, seat->scratchBytes);
+    if (seat->scratch) tg_free((int64_t)(intptr_t)seat->scratch, seat->scratchBytes, 0);
     seat->scratch = (char *)(intptr_t)tg_allocate(bytes, 0);
     seat->scratchBytes = seat->scratch ? bytes : 0;
     if (!seat->scratch) return false;
@@ -409,6 +547,7 @@ static int64_t run_region(Step *steps, int64_t count, int64_t asked, const _Atom
   if (pool.cores == 0) pool.cores = usable_cores();
   int64_t spinFor = threads > pool.cores ? 0 : spinNanoseconds;
   pool.region = (Region){steps, count, threads, profile, spinFor, abortWord, cancel};
+  for (int64_t i = 0; i < count; i++) atomic_store_explicit(&steps[i].claimed, 0, memory_order_relaxed);
   atomic_store(&pool.stop, 0);
   atomic_store(&pool.arrived, 0);
   atomic_store(&pool.running.word, (uint32_t)(threads - 1));

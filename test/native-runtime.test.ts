@@ -181,6 +181,19 @@ describe.skipIf(!compiler)("native runtime", { timeout: 60_000 }, () => {
     expect(rangesOf({ units: 10, grain: 4 }, 1)).toEqual([10n]);
     expect(rangesOf({ units: 3, grain: 4 }, 4)).toEqual([3n]);
     expect(rangesOf({ units: 0 }, 4)).toEqual([]);
+    // Three quarters in equal parts, the rest in pieces that whoever is ready takes; every run of a table deals them again.
+    const [dealt, open] = [
+      [24n, 24048n],
+      [48050n, 50052n, 52054n, 54056n, 56058n, 58060n, 60062n, 62064n],
+    ];
+    expect(rangesOf({ units: 64 }, 2)).toEqual([...dealt, ...open]);
+    const again = writeTable(library, addresses, [{ kernel: "count_calls", pointers: [calls.address], units: 64 }]);
+    for (let run = 0; run < 3; run++) {
+      cells.fill(0n);
+      library.run(again.address, 1, { ...plainRun, threads: 2 });
+      expect([...cells.slice(1, 11)].sort((a, b) => Number(a - b))).toEqual([...dealt, ...open]);
+    }
+    again.free();
     expect(rangesOf({ units: 10, flags: stepFlags.barrier | stepFlags.serial }, 4)).toEqual([10n]);
     calls.free();
   });
@@ -308,6 +321,29 @@ describe.skipIf(!compiler)("native runtime", { timeout: 60_000 }, () => {
     expect(() => library.allocate(2 ** 52)).toThrow(/no 4503599627370496 bytes left/);
     expect(() => library.allocate(-1)).toThrow(/bytes is -1/);
     expect(() => library.run(0, 0, { ...plainRun, threads: 0 })).toThrow(/threads is 0/);
+  });
+
+  test("small blocks share slabs of huge pages: neighbours, zero again when reused, gone with the last", () => {
+    const before = library.allocatedBytes;
+    const filled = (bytes: number): NativeBuffer => {
+      const block = library.allocate(bytes, { huge: true });
+      new Uint8Array(block.view).fill(255);
+      return block;
+    };
+    const [first, second, third] = [filled(20_000), filled(1_048_640), filled(3_000_000)];
+    expect([second.address - first.address, third.address - second.address]).toEqual([20_032, 1_048_640]);
+    second.free();
+    third.free();
+    // The two made one hole; what was written there does not show.
+    const wide = library.allocate(4_000_000, { huge: true });
+    expect(wide.address).toBe(second.address);
+    expect(new Uint8Array(wide.view).every((byte) => byte === 0)).toBe(true);
+    expect(new Uint8Array(first.view).every((byte) => byte === 255)).toBe(true);
+    const blocks = [first, wide, ...Array.from({ length: 5 }, () => filled(16 << 20))];
+    const ends = blocks.map(({ address, bytes }) => [address, address + bytes] as const).sort(([a], [b]) => a - b);
+    ends.slice(1).forEach(([start], index) => expect(start).toBeGreaterThanOrEqual((ends[index] as readonly [number, number])[1]));
+    for (const block of blocks) block.free();
+    expect(library.allocatedBytes).toBe(before);
   });
 
   test.each([

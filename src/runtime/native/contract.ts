@@ -33,7 +33,7 @@ export const stepLayout = {
   grain: 32,
   flags: 40,
   cycles: 48,
-  reserved: 56,
+  claimed: 56,
 } as const;
 
 export const stepFlags = {
@@ -80,7 +80,7 @@ export interface NativeLibrary {
   readonly ticksPerSecond: number;
   /** The `bytes` of native memory at `address`, not a copy; at most 4 GiB. Invalid once that memory is freed. */
   view(address: number, bytes: number): ArrayBuffer;
-  /** 64-byte aligned, zeroed; `huge` asks for transparent huge pages (weights, arenas over 2 MiB). Throws when memory is out. */
+  /** 64-byte aligned, zeroed; `huge` asks for transparent huge pages, which small blocks share (states, arenas over 2 MiB). Throws when memory is out. */
   allocate(bytes: number, options?: { readonly huge?: boolean }): NativeBuffer;
   /** Builds (or takes from the artifact cache) and loads; resolves to the address of each symbol. At most two compilers at once. */
   build(sources: readonly KernelSource[]): Promise<Map<string, number>>;

@@ -19,7 +19,7 @@ function koffi(): Koffi {
 export interface RuntimeFunctions {
   ticksPerSecond(): number;
   allocate(bytes: number, huge: number): number;
-  free(address: number, bytes: number): void;
+  free(address: number, bytes: number, huge: number): void;
   allocatedBytes(): number;
   run(table: number, count: number, threads: number, abortWord: number, scratchBytes: number, profile: number): number;
   open(readDescriptor: Int32Array): number;
@@ -36,7 +36,7 @@ export interface RuntimeFunctions {
 const prototypes: Record<keyof RuntimeFunctions, string> = {
   ticksPerSecond: "double tg_ticks_per_second()",
   allocate: "int64_t tg_allocate(int64_t bytes, int32_t huge)",
-  free: "void tg_free(int64_t address, int64_t bytes)",
+  free: "void tg_free(int64_t address, int64_t bytes, int32_t huge)",
   allocatedBytes: "int64_t tg_allocated_bytes()",
   run: "int64_t tg_run(int64_t table, int64_t count, int64_t threads, int64_t abortWord, int64_t scratchBytes, int32_t profile)",
   open: "int64_t tg_open(int32_t *readDescriptor)",

@@ -88,6 +88,7 @@ class Memory implements NativeBuffer {
     private readonly runtime: RuntimeFunctions,
     readonly address: number,
     readonly bytes: number,
+    private readonly huge: 0 | 1,
   ) {}
 
   get view(): ArrayBuffer {
@@ -99,7 +100,7 @@ class Memory implements NativeBuffer {
     if (this.freed) return;
     this.freed = true;
     this.memory = undefined;
-    this.runtime.free(this.address, Math.max(this.bytes, 1));
+    this.runtime.free(this.address, Math.max(this.bytes, 1), this.huge);
   }
 }
 
@@ -152,13 +153,14 @@ class KoffiLibrary implements NativeLibrary {
 
   allocate(bytes: number, options?: { readonly huge?: boolean }): NativeBuffer {
     requireCount("bytes", bytes);
-    const address = this.runtime.allocate(Math.max(bytes, 1), options?.huge ? 1 : 0);
+    const huge = options?.huge ? 1 : 0;
+    const address = this.runtime.allocate(Math.max(bytes, 1), huge);
     if (address === 0)
       throw new NativeError(
         "out-of-memory",
         `The system has no ${bytes} bytes left for this process. Free memory, or use a smaller batch.`,
       );
-    return new Memory(this.runtime, address, bytes);
+    return new Memory(this.runtime, address, bytes, huge);
   }
 
   view(address: number, bytes: number): ArrayBuffer {

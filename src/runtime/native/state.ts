@@ -7,8 +7,6 @@ import type { StateBuffer } from "../device.js";
 import type { NativeBuffer, NativeLibrary } from "./contract.js";
 import { panelElements } from "./panels.js";
 
-const hugePageThreshold = 2 << 20;
-
 /** States of each run off the event loop that has not ended. */
 const inUse = new Set<readonly NativeState[]>();
 /** Freed while such a run used them: their memory stays until it ends. */
@@ -44,7 +42,7 @@ export class NativeState implements StateBuffer {
     this.shape = declaration.shape.map((dim) => evaluateDim(dim, sizes));
     // Kernels prefetch 8 KB ahead and read whole vectors: a little slack keeps both inside the allocation.
     const bytes = Math.max(64, this.#elements() * dtypes[declaration.dtype].bytes) + 64;
-    this.#buffer = library.allocate(bytes, { huge: bytes >= hugePageThreshold });
+    this.#buffer = library.allocate(bytes, { huge: true });
   }
 
   #elements(): number {
