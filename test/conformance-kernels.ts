@@ -223,6 +223,11 @@ function ropes(): ConformanceCase[] {
       ["interleaved", 20, 12],
       ["half", 49, 34],
       ["half", 8, 0],
+      // Pairs whose other element lies sixteen or more lanes away, or in the same vector, of all columns and of some.
+      ["half", 64, 64],
+      ["half", 56, 32],
+      ["interleaved", 40, 32],
+      ["interleaved", 24, 24],
     ] as const
   ).flatMap(([pairing, d, width]) =>
     [false, true].map((decayed) =>
