@@ -9,10 +9,11 @@ describe(`seed ${seed}`, () => {
     const random = randomNumbers(seed);
     const between = (low: number, high: number): number => low + Math.floor(random() * (high - low + 1));
     const model = loadTiny();
-    // Warm-up: prefill, one step, encode and decode.
+    // Warm-up: prefill, one step, encode and decode; then a window that slides.
     await model.predict(request([makeCandles(1, 8, 2)], 2, 2));
-    const { compiles } = model.report();
-    expect(compiles).toBe(4);
+    expect(model.report().compiles).toBe(4);
+    await model.predict(request([makeCandles(1, 64, 2)], 2, 2));
+    expect(model.report().compiles).toBe(5);
     for (let index = 0; index < 50; index++) {
       const horizon = between(1, 20);
       const series = Array.from({ length: between(1, 4) }, (_, part) => makeCandles(index * 10 + part, between(2, 90), horizon));
@@ -21,7 +22,7 @@ describe(`seed ${seed}`, () => {
       expect(answers.every(({ mean }) => mean.length === 6 && mean.every((column) => column.every(Number.isFinite)))).toBe(true);
     }
     const report = model.report();
-    expect([report.compiles, report.recompiles, report.graphBreaks, report.fallbacks]).toEqual([4, 0, 0, 0]);
+    expect([report.compiles, report.recompiles, report.graphBreaks, report.fallbacks]).toEqual([5, 0, 0, 0]);
     model.dispose();
   });
 
@@ -42,6 +43,20 @@ describe(`seed ${seed}`, () => {
     const prefill = model.programs[2]?.report();
     expect(prefill?.calls).toBe(1);
     model.dispose();
+  });
+
+  test("a candle of sliding windows is one call, which computes what paths have in common once", async () => {
+    const callsOf = async (samples: number): Promise<(number | undefined)[]> => {
+      const model = loadTiny();
+      await model.predict(request([makeCandles(1, 64, 6), makeCandles(2, 70, 6)], 6, samples));
+      const reports = model.programs.map((program) => program.report());
+      const calls = ["prefill", "step", "window"].map((name) => reports.find((report) => report.name === `kronos.${name}`)?.calls);
+      expect(model.report().foreignCallsPerStep).toBe(1);
+      model.dispose();
+      return calls;
+    };
+    expect(await callsOf(3)).toEqual([1, undefined, 5]);
+    expect(await callsOf(1)).toEqual([6, undefined, undefined]);
   });
 
   test("a context beyond the tables costs one counted recompile per program that reads them", async () => {

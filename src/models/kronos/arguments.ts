@@ -1,11 +1,11 @@
 /**
- * Arguments of the two generating programs. They are made once for the rows of a call and then only filled, candle by candle: a program that is called again with
- * the same tensors, states and sizes finds its way without looking, and copies what the arrays hold.
+ * Arguments of the generating programs. Where sizes stay they are made once for the rows of a call and then only filled, candle by candle: a program that is called
+ * again with the same tensors, states and sizes finds its way without looking, and copies what the arrays hold.
  */
 import { Tensor, type RotaryTables } from "../../tensor/index.js";
 import { size } from "../../trace/entry.js";
 import type { TokenArrays } from "./codec.js";
-import type { CandleDraws, KronosCaches, PrefillInputs, StepInputs, TokenStream } from "./forward.js";
+import type { CandleDraws, KronosCaches, PrefillInputs, StepInputs, TokenStream, WindowInputs } from "./forward.js";
 import { ints, ownBase, placesOf, type Segment } from "./layout.js";
 import type { Row, Run, Sequence } from "./request.js";
 import { stampFields } from "./weights.js";
@@ -172,4 +172,54 @@ export class PrefillArguments {
     this.#draws.fill(step);
     return this.#inputs;
   }
+}
+
+/** Arguments of windows that have slid to candle `step`: each path's `step` own tokens after the last ones of its series, which its other paths see as well. */
+export function windowArguments(
+  run: Run,
+  step: number,
+  rows: readonly number[],
+  states: { readonly common: KronosCaches; readonly own: KronosCaches; readonly rotary: RotaryTables },
+): WindowInputs {
+  const members = rows.map((row) => run.rows[row] as Row);
+  const sequences = [...new Set(members.map(({ sequence }) => sequence))];
+  const held = run.request.window - step;
+  const common = new StreamArguments(sequences.length * held, "tokens");
+  sequences.forEach((index, row) => {
+    const sequence = run.sequences[index] as Sequence;
+    const { length } = sequence.context.coarse;
+    common.write(row * held, sequence, sequence.context, length - held, length);
+  });
+  const own = new StreamArguments(rows.length * step, "ownTokens");
+  members.forEach((member, index) => own.write(index * step, run.sequenceOf(member), member, member.length, member.length + step));
+  const place = new Map(sequences.map((sequence, row) => [sequence, row]));
+  const commonRows = new Int32Array(rows.length * step);
+  members.forEach(({ sequence }, index) => commonRows.fill(place.get(sequence) as number, index * step, (index + 1) * step));
+  const draws = new DrawArguments(run, rows);
+  draws.fill(step);
+  return {
+    common: {
+      stream: common.tensors,
+      places: placesOf(
+        sequences.map((_, row) => ({ row, position: 0, count: held })),
+        "tokens",
+      ),
+      caches: states.common,
+    },
+    own: {
+      stream: own.tensors,
+      places: placesOf(
+        rows.map((row) => ({ row, position: held, count: step, base: ownBase(held) })),
+        "ownTokens",
+      ),
+      caches: states.own,
+    },
+    prefix: { row: ints(commonRows, "ownTokens"), length: ints(new Int32Array(rows.length * step).fill(held), "ownTokens") },
+    last: ints(
+      rows.map((_, index) => (index + 1) * step - 1),
+      "rows",
+    ),
+    ...draws.inputs,
+    rotary: states.rotary,
+  };
 }

@@ -65,6 +65,19 @@ export interface StepInputs extends CandleDraws {
   readonly rotary: RotaryTables;
 }
 
+/** Windows whose first tokens several paths have in common. */
+export interface WindowInputs extends CandleDraws {
+  /** What paths have in common, once per series. */
+  readonly common: { readonly stream: TokenStream; readonly places: Places; readonly caches: KronosCaches };
+  /** What each path goes on with, the tokens of one path adjacent. */
+  readonly own: { readonly stream: TokenStream; readonly places: Places; readonly caches: KronosCaches };
+  /** Per own token i32 [own tokens]: row and length of what it has in common. */
+  readonly prefix: { readonly row: Tensor; readonly length: Tensor };
+  /** i32 [rows]: each path's last own token. */
+  readonly last: Tensor;
+  readonly rotary: RotaryTables;
+}
+
 export interface LogitsInputs {
   readonly stream: TokenStream;
   readonly places: Places;
@@ -100,6 +113,22 @@ export class KronosNetwork {
     const shared = { cache: prefix.caches.dependency, row: prefix.row, length: prefix.length };
     return this.#candle(hidden, identity, inputs, (query) =>
       attention(query, caches.dependency, places.row, places.length, this.#dependencyOptions, shared),
+    );
+  }
+
+  /** Whole windows in, the next candle of every path out; what paths have in common is computed once. */
+  window(inputs: WindowInputs): Tokens {
+    const { common, own, prefix, last, rotary, identity } = inputs;
+    this.#trunk(common.stream, common.places, common.caches, rotary);
+    const hidden = labelled("own", () =>
+      this.#trunk(own.stream, own.places, own.caches, rotary, { caches: common.caches, row: prefix.row, length: prefix.length }),
+    );
+    const [row, length, commonRow, commonLength] = [own.places.row, own.places.length, prefix.row, prefix.length].map((vector) =>
+      gatherRows(vector, last),
+    ) as [Tensor, Tensor, Tensor, Tensor];
+    const shared = { cache: common.caches.dependency, row: commonRow, length: commonLength };
+    return this.#candle(gatherRows(hidden, last), identity, inputs, (query) =>
+      attention(query, own.caches.dependency, row, length, this.#dependencyOptions, shared),
     );
   }
 

@@ -6,10 +6,10 @@ import { compile, type Compiled, type RotaryTables, type Tensor } from "../../te
 import type { CheckSetting, Mode, Stance } from "../../trace/entry.js";
 import { KeyValueCache } from "../../nn/key-value-cache.js";
 import type { Device } from "../../runtime/device.js";
-import { PrefillArguments, StepArguments } from "./arguments.js";
+import { PrefillArguments, StepArguments, windowArguments } from "./arguments.js";
 import type { KronosCodec } from "./codec.js";
 import { dependencyHeads, type KronosModelConfig } from "./config.js";
-import { KronosNetwork, type KronosCaches, type PrefillInputs, type StepInputs } from "./forward.js";
+import { KronosNetwork, type KronosCaches, type PrefillInputs, type StepInputs, type WindowInputs } from "./forward.js";
 import { cacheShape, rotaryPositions, stackRotary } from "./layout.js";
 import { Run, type GenerateRequest, type GeneratedCandles, type Row } from "./request.js";
 import type { Tokens } from "./tokenizer.js";
@@ -64,9 +64,9 @@ export class KronosGenerator {
   }
 
   /** Bytes of cache that one path needs besides its series' prefix. */
-  bytesPerRow(contextLength: number, steps: number, window: number): number {
+  bytesPerRow(contextLength: number, steps: number): number {
     const own = this.options.sharePrefix ? steps + 15 : contextLength + steps;
-    const model = this.options.cached && contextLength + 1 <= window ? this.#bytes("path", own) : 0;
+    const model = this.options.cached ? this.#bytes("path", own) : 0;
     return model + this.codec.bytesPerRow(own);
   }
 
@@ -85,13 +85,14 @@ export class KronosGenerator {
     const { device, mode, taps, stance, check } = this.options;
     const dynamic = {
       tokens: [1, most.tokens],
+      ownTokens: [1, most.tokens],
       sequences: [1, most.rows],
       rows: [1, most.rows],
     } as const;
     return compile(body, { device, mode, taps, check, ...(stance ? { stance } : {}), name: `kronos.${name}`, dynamic, fullGraph: true });
   }
 
-  #program<Inputs>(name: "prefill" | "step", forced: boolean, body: (inputs: Inputs) => Tokens): Program<Inputs, Candle> {
+  #program<Inputs>(name: "prefill" | "step" | "window", forced: boolean, body: (inputs: Inputs) => Tokens): Program<Inputs, Candle> {
     const key = forced ? `${name}.forced` : name;
     let program = this.#programs.get(key) as Program<Inputs, Candle> | undefined;
     if (!program) {
@@ -180,19 +181,25 @@ export class KronosGenerator {
   }
 
   /**
-   * Later candles whose window has slid: every path's whole window, as many paths at once as memory allows. `known` holds the arguments of each part of them, which
-   * serve again as long as rows, lengths and caches stay what they were.
+   * Later candles whose window has slid: windows whole, as many paths at once as memory allows. `known` holds the arguments of each part of them, which serve again as
+   * long as rows, lengths and caches stay what they were. What several paths of a series still see of its context is computed once for all of them.
    */
   async #windows(run: Run, step: number, rows: readonly number[], known: PrefillArguments[]): Promise<void> {
     const { window } = run.request;
     const lengthOf = (row: number): number => Math.min(window, (run.rows[row] as Row).length + step);
     const longest = Math.max(...rows.map(lengthOf));
     const perCall = Math.max(1, Math.floor(windowBytes / this.#bytes("window", longest)));
-    for (let from = 0, part = 0; from < rows.length; from += perCall, part++) {
-      const members = rows.slice(from, from + perCall);
+    const [shared, alone] = this.#sharesWindows ? bySharing(run, rows) : [[], rows];
+    // Paths that share the rest of their windows have fewer tokens of their own.
+    const sharedPerCall = perCall * Math.max(1, Math.floor(window / step));
+    for (let from = 0; from < shared.length; from += sharedPerCall) {
+      await this.#sharedWindows(run, step, shared.slice(from, from + sharedPerCall));
+    }
+    for (let from = 0, part = 0; from < alone.length; from += perCall, part++) {
+      const members = alone.slice(from, from + perCall);
       const { blocks, dependency } = this.#caches.window;
-      blocks.ensure(Math.min(perCall, rows.length), longest);
-      dependency.ensure(Math.min(perCall, rows.length), longest);
+      blocks.ensure(Math.min(perCall, alone.length), longest);
+      dependency.ensure(Math.min(perCall, alone.length), longest);
       const lengths = members.map(lengthOf);
       const before = known[part];
       const states = { caches: this.#cachesOf("window"), rotary: this.#rotaryFor(window) };
@@ -201,12 +208,30 @@ export class KronosGenerator {
           ? before
           : new PrefillArguments(run, members, lengths, [...members.keys()], states);
       known[part] = inputs;
-      const sequences = members.map((index) => {
+      const paths = members.map((index) => {
         const row = run.rows[index] as Row;
         return { sequence: run.sequenceOf(row), own: row, end: row.length + step };
       });
-      await this.#whole(run, step, inputs, sequences);
+      await this.#whole(run, step, inputs, paths);
     }
+  }
+
+  /** Taps are about windows as the published code computes them, whole. */
+  get #sharesWindows(): boolean {
+    const { cached, sharePrefix, taps } = this.options;
+    return cached && sharePrefix && !taps;
+  }
+
+  async #sharedWindows(run: Run, step: number, rows: readonly number[]): Promise<void> {
+    const { window, forced, signal } = run.request;
+    const { blocks, dependency } = this.#caches.window;
+    const sequences = new Set(rows.map((row) => run.rows[row]?.sequence)).size;
+    blocks.ensure(sequences, window - step);
+    dependency.ensure(sequences, window - step);
+    // A path that slides no longer needs what it had cached for its steps.
+    const states = { common: this.#cachesOf("window"), own: this.#cachesOf("path"), rotary: this.#rotaryFor(window) };
+    const program = this.#program("window", forced !== undefined, (given: WindowInputs) => this.#network.window(given));
+    run.accept(step, rows, await program.run([windowArguments(run, step, rows, states)], signal), program.taps());
   }
 
   async #whole(run: Run, step: number, inputs: PrefillArguments, sequences: Parameters<PrefillArguments["at"]>[1]): Promise<void> {
@@ -256,3 +281,12 @@ const indicesOf = (rows: readonly Row[], wanted: (row: Row) => boolean): number[
 
 const same = (a: readonly number[], b: readonly number[]): boolean =>
   a.length === b.length && a.every((value, index) => value === b[index]);
+
+/** Rows that go on from a sequence which others of them go on from as well, and the rest. */
+function bySharing(run: Run, rows: readonly number[]): [shared: number[], alone: number[]] {
+  const paths = new Map<number, number>();
+  const sequenceOf = (row: number): number => (run.rows[row] as Row).sequence;
+  for (const row of rows) paths.set(sequenceOf(row), (paths.get(sequenceOf(row)) ?? 0) + 1);
+  const shares = (row: number): boolean => (paths.get(sequenceOf(row)) as number) > 1;
+  return [rows.filter(shares), rows.filter((row) => !shares(row))];
+}

@@ -245,7 +245,7 @@ export class KronosModel implements ForecastModel {
     request.series.forEach(({ values }, index) => {
       const length = (values[0] as Float32Array).length;
       const perSeries = this.#generator.bytesPerSeries(length, window);
-      const perRow = this.#generator.bytesPerRow(length, request.horizon, window);
+      const perRow = this.#generator.bytesPerRow(length, request.horizon);
       for (let from = 0; from < paths;) {
         const room = Math.min(maximumRows - rows, Math.floor((cacheBytes - bytes - perSeries) / perRow));
         if (room < 1 && open.length > 0) {
