@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { queryGroup, together, valueVectors } from "../src/codegen/attention.js";
 import { isaTable } from "../src/codegen/helpers.js";
+import { usualContractionSchedule } from "../src/codegen/schedule.js";
 import { evaluateDim, sizeVar } from "../src/ir/dim.js";
 import type { CompiledGraph, Device } from "../src/runtime/device.js";
 import { findCompiler } from "../src/runtime/native/compiler.js";
@@ -175,7 +176,9 @@ describe("the contraction's inner loop", () => {
       it.skipIf(missing)(`${target}, ${stored} weights: one fma per vector of the tile, nothing kept on the stack${skipped}`, () => {
         const c = new CaseBuilder(`tile_${stored}`);
         c.output(c.add("linear", [c.f32([sizeVar("rows", 0, 64), 64], noise(1))], {}, [c.weight(48, 64, noise(2), stored)]));
-        const name = stored === "f32" ? "tile_full" : "tile_full_bf16";
+        // Cut along the inner axis, or not.
+        const full = usualContractionSchedule(64, false, target).chunkDepth > 0 ? "piece_full" : "tile_full";
+        const name = stored === "f32" ? full : `${full}_bf16`;
         const loops = loopsOf(disassembly(target, on, c.finish([])), name).filter((loop) => fmas(loop) > 0);
         const { tile } = isaTable[target];
         // One loop, or one for each part of the panel.

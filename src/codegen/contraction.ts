@@ -21,8 +21,8 @@ export const panelColumns = 48;
 
 export const panelsOf = (width: number): number => Math.ceil(width / panelColumns);
 
-/** Distance of rows of a copied chunk: rows a multiple of 4 KB apart would all fall into the same few sets of the caches. */
-const packedStride = (chunkDepth: number): number => chunkDepth + 16;
+/** Distance of copied rows: rows a multiple of 4 KB apart would all fall into the same few sets of the caches. */
+const paddedStride = (depth: number): number => depth + 16;
 
 interface Tile {
   readonly rows: number;
@@ -43,9 +43,16 @@ function tileSuffix({ rows, columns, prefetchBytes }: Tile, isa: TargetIsa): str
   return size + (prefetchBytes === usual.prefetchBytes ? "" : `_ahead${prefetchBytes}`);
 }
 
-/** Full tiles of a cut block fetch a line of the next piece of weights every so many k. */
-const aheadEvery = 4;
 const lineBytes = 64;
+
+/** Depth of the pieces of a panel that few rows take up at once. */
+const fewRowsDepth = 64;
+
+/** Rows up to which a cut block waits for its weights, and goes by tiles so low that they take whole lines of the panel at once. */
+const fewRows = 8;
+
+/** How a tile of a cut block fetches: every so many k some lines of the weights that come next and, in a high tile, of the rows that come next. */
+const steps = { high: 16, low: 4 } as const;
 
 /** Widest part of a panel whose accumulators `rows` rows may take without more registers than the full tile has. */
 const columnsOf = (rows: number, tile: Tile, lanes: number): number =>
@@ -66,9 +73,47 @@ export const storedForms = (kernel: ContractionKernel): readonly Stored[] => [
 
 const storedSuffix = (stored: Stored): string => (stored === "f32" ? "" : `_${stored}`);
 
+/** C text two columns further in; directives stay where they are. */
+const indented = (text: string): string => text.replace(/^(?=[^#\n])/gm, "  ");
+
+/** Highest tile that takes all columns of the panel at once. */
+const lowRows = (tile: Tile, lanes: number): number =>
+  Array.from({ length: tile.rows }, (_, index) => tile.rows - index).find((rows) => columnsOf(rows, tile, lanes) === panelColumns) ?? 1;
+
+/** C text of one k of a tile: `load` and `fetch` of vector v of the weights. */
+function oneStep(isa: TargetIsa, tile: Tile, load: string, fetch: string): string {
+  const { lanes, held } = isaTable[isa].tile;
+  const vectors = columnsOf(1, tile, lanes) / lanes;
+  const type = `f32x${lanes}`;
+  const form = lanes === 16 ? "f32" : type;
+  const [forRows, forVectors] = [
+    `#pragma GCC unroll ${tile.rows}\nfor (int m = 0; m < rows; m++)`,
+    `#pragma GCC unroll ${vectors}\nfor (int v = 0; v < vectors; v++)`,
+  ];
+  const rowsOutside = `${type} w[${vectors}];
+${forVectors} {
+  w[v] = ${held ? `held_${form}(${load})` : load};
+${fetch}}
+${forRows} {
+  const ${type} x = splat_${form}(a[m * stride + k]);
+${indented(forVectors)} sum[m][v] = fma_${form}(x, w[v], sum[m][v]);
+}`;
+  if (!held) return rowsOutside;
+  return `if (rows >= vectors) {
+${indented(rowsOutside)}
+} else {
+  ${type} x[${tile.rows}];
+${indented(forRows)} x[m] = splat_${form}(a[m * stride + k]);
+${indented(forVectors)} {
+    const ${type} w = held_${form}(${load});
+${indented(fetch)}${indented(indented(forRows))} sum[m][v] = fma_${form}(x[m], w, sum[m][v]);
+  }
+}`;
+}
+
 /**
- * The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. `cut` adds the form that fetches the next piece of weights. Weights stored
- * as bf16 are widened, which is exact, as they are loaded.
+ * The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. `cut` adds the forms for pieces of the inner axis. Weights stored as bf16
+ * are widened, which is exact, as they are loaded.
  */
 function tileFunctions(isa: TargetIsa, tile: Tile, size: string, cut: boolean, stored: Stored): string[] {
   const { rows, prefetchBytes } = tile;
@@ -77,52 +122,56 @@ function tileFunctions(isa: TargetIsa, tile: Tile, size: string, cut: boolean, s
   const type = `f32x${lanes}`;
   const form = lanes === 16 ? "f32" : type;
   const suffix = storedSuffix(stored) + size;
-  const load = stored === "f32" ? `load_${form}` : `widen_${form}`;
-  const call = (height: number, fetch: number): string =>
-    `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${columnsOf(height, tile, lanes)}, ${fetch}, ${fetch === 2 ? "ahead" : "0"});`;
-  const cases = Array.from({ length: rows }, (_, index) => `    case ${index + 1}: ${call(index + 1, 1)} break;`).join("\n");
+  const call = (height: number, whole: boolean, fetch: string): string => {
+    const columns = columnsOf(height, tile, lanes);
+    return `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${columns}, ${whole ? panelColumns : columns}, ${fetch});`;
+  };
+  const byHeight = (most: number, fetch: string): string =>
+    `  switch (rows) {\n${Array.from({ length: most }, (_, index) => `    case ${index + 1}: ${call(index + 1, true, fetch)} break;\n`).join("")}  }`;
   const operands = `const float *a, int64_t stride, const ${cType[stored]} *b, int64_t depth, float *out, int carry`;
-  const forms = `static __attribute__((noinline, unused)) void tile${suffix}(int64_t rows, ${operands}) {
-  switch (rows) {
-${cases}
-  }
+  const head = `static __attribute__((noinline, unused)) void`;
+  const uncut = `${head} tile${suffix}(int64_t rows, ${operands}) {
+${byHeight(rows, "1, 0, 0")}
 }
-static __attribute__((noinline, unused)) void tile_full${suffix}(${operands}) { ${call(rows, 0)} }
+${head} tile_full${suffix}(${operands}) { ${call(rows, true, "0, 0, 0")} }
 `;
-  const aheadForm = `static __attribute__((noinline, unused)) void tile_ahead${suffix}(${operands}, const char *ahead) { ${call(rows, 2)} }
+  const pieces = `/* Low tiles of all the panel's columns, and a full tile of some of them. */
+${head} piece_low${suffix}(int64_t rows, ${operands}, const char *ahead, int64_t lines) {
+${byHeight(lowRows(tile, lanes), "2, ahead, lines")}
+}
+${head} piece_full${suffix}(${operands}, const char *ahead, int64_t lines) { ${call(rows, false, "3, ahead, lines")} }
 `;
   const each =
-    prefetchBytes > 0 ? `        if (fetch == 1) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n` : "";
+    prefetchBytes > 0
+      ? `  if (fetch == 1${lanes === 16 ? "" : ` && v % ${16 / lanes} == 0`}) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n`
+      : "";
   const accumulate = `/*
- * out[m][0..47] = sum over k of a[m][k] * b[k][0..47], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs ahead across
- * panel ends (1) or takes a line of what comes next now and then (2): both only pay while b comes from memory.
+ * out[m][0 .. width - 1] = sum over k of a[m][k] * b[k][0 .. width - 1], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs
+ * ahead across panel ends (1), takes lines of what comes next every few k (2), or also the next rows of a and
+ * out (3).
  */
-INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int fetch, const char *ahead) {
-  (void)ahead;
-  for (int column = 0; column < ${panelColumns}; column += columns) {
-    const int vectors = columns / ${lanes};
+INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int width, const int fetch, const char *ahead, int64_t lines) {
+  const int vectors = columns / ${lanes};
+  for (int column = 0; column < width; column += columns) {
     ${type} sum[${rows}][${vectors}];
 #pragma GCC unroll ${rows}
     for (int m = 0; m < rows; m++)
 #pragma GCC unroll ${vectors}
       for (int v = 0; v < vectors; v++) sum[m][v] = carry ? load_${form}(out + m * ${panelColumns} + column + ${lanes} * v) : splat_${form}(0);
-    const int64_t step = fetch == 2 ? ${aheadEvery} : depth;
+    if (fetch == 3)
+#pragma GCC unroll ${rows}
+      for (int m = 0; m < rows; m++) __builtin_prefetch(out + (rows + m) * ${panelColumns}, 0, 3);
+    const int64_t step = fetch == 3 ? ${steps.high} : fetch == 2 ? ${steps.low} : depth;
     for (int64_t from = 0; from < depth; from += step) {
       const int64_t to = from + step < depth ? from + step : depth;
-      if (fetch == 2) __builtin_prefetch(ahead, 0, 3), ahead += ${lineBytes};
+      if (fetch >= 2)
+        for (int64_t fetched = 0; fetched < lines; fetched++, ahead += ${lineBytes}) __builtin_prefetch(ahead, 0, fetch == 3 ? 2 : 3);
+      if (fetch == 3)
+#pragma GCC unroll ${rows}
+        for (int m = 0; m < rows; m++) __builtin_prefetch(a + (rows + m) * stride + from, 0, 3);
       for (int64_t k = from; k < to; k++) {
         const ${cType[stored]} *const line = b + k * ${panelColumns} + column;
-        ${type} w[${vectors}];
-#pragma GCC unroll ${vectors}
-        for (int v = 0; v < vectors; v++) {
-          w[v] = ${load}(line + ${lanes} * v);
-${each}        }
-#pragma GCC unroll ${rows}
-        for (int m = 0; m < rows; m++) {
-          const ${type} x = splat_${form}(a[m * stride + k]);
-#pragma GCC unroll ${vectors}
-          for (int v = 0; v < vectors; v++) sum[m][v] = fma_${form}(x, w[v], sum[m][v]);
-        }
+${indented(indented(indented(indented(oneStep(isa, tile, `${stored === "f32" ? "load" : "widen"}_${form}(line + ${lanes} * v)`, each)))))}
       }
     }
 #pragma GCC unroll ${rows}
@@ -132,7 +181,7 @@ ${each}        }
   }
 }
 `;
-  return [accumulate, forms, ...(cut ? [aheadForm] : [])];
+  return [accumulate, uncut, ...(cut ? [pieces] : [])];
 }
 
 interface XAddress {
@@ -178,8 +227,7 @@ export class ContractionEmitter {
 
   /** The inner axis is taken up in pieces, panel by panel. */
   get #cut(): boolean {
-    const { chunkDepth } = this.schedule;
-    return chunkDepth > 0 && chunkDepth < this.#depth && !this.#deep;
+    return this.schedule.chunkDepth > 0 && !this.#deep;
   }
 
   /** One matrix and x in place: pieces of x are copied and serve several panels. */
@@ -199,7 +247,7 @@ export class ContractionEmitter {
     const { writer, kernel } = this;
     const { blockRows, inner, tileRows } = this.schedule;
     const rows = writer.number(this.#rows);
-    const area = this.#copied ? writer.scratch(blockRows * this.#depth) : undefined;
+    const area = this.#copied || this.#spread ? writer.scratch(blockRows * this.#areaStride) : undefined;
     const packed = kernel.segments.some((segment) => segment.contractions.some((node) => node.op === "matmul"))
       ? writer.scratch(this.#depth * panelColumns)
       : undefined;
@@ -220,12 +268,13 @@ export class ContractionEmitter {
       writer.line(`const int64_t ${place}, first = block * tall;`);
       writer.line(`const int64_t count = ${rows} - first < tall ? ${rows} - first : tall;`);
       if (area) {
-        writer.block("if (block != prepared)", () => {
-          this.#emitPrologue(area);
+        writer.block(`if (block != prepared${this.#spread ? ` && count > ${fewRows}` : ""})`, () => {
+          if (this.#spread) this.#emitCopy(area);
+          else this.#emitPrologue(area);
           writer.line("prepared = block;");
         });
       }
-      const x: XAddress = area ? { pointer: area, stride: String(this.#depth) } : this.#address();
+      const x = this.#operand(area);
       let start = 0;
       kernel.segments.forEach((segment, index) => {
         const end = start + panelsOf(segment.width);
@@ -241,6 +290,33 @@ export class ContractionEmitter {
         start = end;
       });
     });
+  }
+
+  /** Rows of x that lie a multiple of 2 KB apart are copied, unless they are few. */
+  get #spread(): boolean {
+    return this.#cut && !this.#copied && this.#depth % 512 === 0;
+  }
+
+  get #areaStride(): number {
+    return this.#cut ? paddedStride(this.#depth) : this.#depth;
+  }
+
+  /** Where the block's rows of x are read. */
+  #operand(area: string | undefined): XAddress {
+    if (!area) return this.#address();
+    const copied = { pointer: area, stride: String(this.#areaStride) };
+    if (!this.#spread) return copied;
+    const inPlace = this.#address();
+    this.writer.line(`const float *const x = count > ${fewRows} ? ${copied.pointer} : ${inPlace.pointer};`);
+    this.writer.line(`const int64_t stride = count > ${fewRows} ? ${copied.stride} : ${inPlace.stride};`);
+    return { pointer: "x", stride: "stride" };
+  }
+
+  #emitCopy(area: string): void {
+    const { pointer, stride } = this.#address();
+    this.writer.line(
+      `for (int64_t m = 0; m < count; m++) memcpy(${area} + m * ${this.#areaStride}, ${pointer} + m * ${stride}, ${this.#depth * 4});`,
+    );
   }
 
   /** x can be read where it lies when its rows are evenly spaced and its elements adjacent. */
@@ -276,7 +352,7 @@ export class ContractionEmitter {
         isa: this.isa,
         rowShape: iterationOf(kernel.x).rowShape,
         row: "row",
-        target: () => `(${area} + m * ${this.#depth})`,
+        target: () => `(${area} + m * ${this.#areaStride})`,
       });
       emitter.prepare();
       emitter.emitRow();
@@ -287,7 +363,7 @@ export class ContractionEmitter {
   #emitDeep(segment: ContractionSegment): void {
     const { writer } = this;
     const { blockRows, chunkDepth, panelsTogether, tileRows } = this.schedule;
-    const rowStride = packedStride(chunkDepth);
+    const rowStride = paddedStride(chunkDepth);
     const rows = writer.number(this.#rows);
     const [node] = segment.contractions as readonly [Node];
     const stored = storedAs(node);
@@ -365,46 +441,61 @@ export class ContractionEmitter {
   }
 
   /**
-   * Pieces of k outside, tiles inside: a piece of the panel stays in the first-level cache while all rows pass, and the first of them fetch the next piece. Few
-   * rows go by twos, which take a whole line of the panel at once.
+   * Pieces of k outside, tiles inside: a part of the panel's columns stays in the first-level cache while all rows pass, and the first of them fetch the next
+   * piece. Few rows go by low tiles, which take whole lines of the panel, and fetch as far ahead as the schedule says.
    */
   #emitCut(segment: ContractionSegment, x: XAddress, weights: readonly string[]): void {
     const { writer } = this;
-    const { tileRows, tileColumns, chunkDepth } = this.schedule;
-    const { lanes } = isaTable[this.isa].tile;
-    // A tile too small for a whole line goes by its own height.
-    const wide =
-      Array.from({ length: tileRows }, (_, index) => tileRows - index).find(
-        (rows) => columnsOf(rows, tileOf(this.schedule), lanes) === panelColumns,
-      ) ?? tileRows;
-    const linesPerTile = Math.ceil(chunkDepth / aheadEvery) * (panelColumns / tileColumns);
+    const { tileRows, tileColumns, chunkDepth, blockRows, prefetchBytes } = this.schedule;
+    const low = lowRows(tileOf(this.schedule), isaTable[this.isa].tile.lanes);
+    writer.line(`const int64_t piece = count > ${fewRows} ? ${chunkDepth} : ${Math.min(chunkDepth, fewRowsDepth)};`);
+    writer.line(
+      `const int64_t high = count > ${fewRows} ? count / ${tileRows} * ${tileRows} : 0, step = high > 0 ? ${steps.high} : ${steps.low};`,
+    );
+    writer.line(`const int64_t tiles = high > 0 ? high / ${tileRows} * ${panelColumns / tileColumns} : (count + ${low - 1}) / ${low};`);
     weights.forEach((weight, index) => {
       const stored = storedAs(segment.contractions[index] as Node);
       const suffix = storedSuffix(stored) + this.#suffix;
-      const area = (this.#sums[index] ??= writer.scratch(this.schedule.blockRows * panelColumns));
+      const area = (this.#sums[index] ??= writer.scratch(blockRows * panelColumns));
+      const following = weights[index + 1] ?? `${weights[0] as string} + ${this.#depth * panelColumns}`;
       writer.line(`float *const sums${index} = ${area};`);
-      writer.block(`for (int64_t k = 0; k < ${this.#depth}; k += ${chunkDepth})`, () => {
-        writer.line(`const int64_t part = ${this.#depth} - k < ${chunkDepth} ? ${this.#depth} - k : ${chunkDepth};`);
-        writer.line(
-          `const int64_t lines = part * ${panelColumns * dtypes[stored].bytes} / ${lineBytes}, rows = count <= 8 ? ${wide} : ${tileRows};`,
-        );
+      writer.block(`for (int64_t k = 0; k < ${this.#depth}; k += piece)`, () => {
+        writer.line(`const int64_t part = ${this.#depth} - k < piece ? ${this.#depth} - k : piece;`);
         writer.line(`const ${cType[stored]} *const w = ${weight} + k * ${panelColumns};`);
-        writer.line(`const char *next = (const char *)(w + part * ${panelColumns}), *const stop = next + lines * ${lineBytes};`);
-        writer.block("for (int64_t m = 0; m < count; m += rows)", () => {
-          writer.line(`const int64_t height = count - m < rows ? count - m : rows;`);
-          writer.line(`const float *const a = ${x.pointer} + m * ${x.stride} + k;`);
-          writer.line(`float *const sums = sums${index} + m * ${panelColumns};`);
-          const operands = `a, ${x.stride}, w, part, sums, k > 0`;
-          writer.line(
-            `if (height == ${tileRows} && next < stop) { tile_ahead${suffix}(${operands}, next); next += ${linesPerTile * lineBytes}; }`,
-          );
-          writer.line(`else if (height == ${tileRows}) tile_full${suffix}(${operands});`);
-          writer.line(`else tile${suffix}(height, ${operands});`);
+        writer.line(`const int64_t size = part * ${panelColumns * dtypes[stored].bytes}, turns = (part + step - 1) / step;`);
+        writer.line(`const int64_t pace = (size / ${lineBytes} + turns * tiles - 1) / (turns * tiles);`);
+        const behind = `(const char *)(part < ${this.#depth} - k ? w + part * ${panelColumns} : ${following})`;
+        writer.line(`const char *next = high > 0 ? ${behind} : (const char *)w + ${prefetchBytes};`);
+        writer.line(`const char *const stop = next + ${prefetchBytes > 0 ? "size" : "(high > 0 ? size : 0)"};`);
+        const each = (call: string): void => {
+          writer.line("const int64_t lines = next < stop ? pace : 0;");
+          writer.line(`${call}, next, lines);`);
+          writer.line(`next += turns * lines * ${lineBytes};`);
+        };
+        const a = `${x.pointer} + m * ${x.stride} + k, ${x.stride}`;
+        writer.block(`for (int64_t column = 0; column < ${panelColumns}; column += ${tileColumns})`, () => {
+          writer.block(`for (int64_t m = 0; m < high; m += ${tileRows})`, () => {
+            if (index === weights.length - 1) this.#fetchTargets(segment);
+            each(`piece_full${suffix}(${a}, w + column, part, sums${index} + m * ${panelColumns} + column, k > 0`);
+          });
+        });
+        writer.block(`for (int64_t m = high; m < count; m += ${low})`, () => {
+          writer.line(`const int64_t height = count - m < ${low} ? count - m : ${low};`);
+          each(`piece_low${suffix}(height, ${a}, w, part, sums${index} + m * ${panelColumns}, k > 0`);
         });
       });
     });
     writer.line("const int64_t m = 0;");
     writer.block("for (int64_t i = 0; i < count; i++)", () => this.#emitEpilogue(segment));
+  }
+
+  /** The lines that the epilogue will write are asked for while the last piece is computed: rows lie too far apart for the processor to see it coming. */
+  #fetchTargets({ stores, width }: ContractionSegment): void {
+    const { writer } = this;
+    for (const node of stores)
+      writer.line(
+        `if (k + part == ${this.#depth}) for (int64_t i = first + m; i < first + m + ${this.schedule.tileRows}; i++) __builtin_prefetch(${writer.pointer(node, node.dtype, "out")} + i * ${width} + column0 + column, 1, 3);`,
+      );
   }
 
   /** C text of the panel's weights; a computed matrix is first copied into panel order. */

@@ -13,7 +13,13 @@ interface IsaRecord {
   /** Compare in two halves: compilers take whole vectors apart, lane by lane and with a branch each, where no register holds one. */
   readonly comparesHalves: boolean;
   /** Rows and vectors of the accumulator tile that fits the register file; `lanes` of its vectors, 16 where the registers are as wide. */
-  readonly tile: { readonly rows: number; readonly vectors: number; readonly lanes: Lanes };
+  readonly tile: {
+    readonly rows: number;
+    readonly vectors: number;
+    readonly lanes: Lanes;
+    /** Where the tile fills nearly all registers: constraint letter of one, for values that must be loaded once and stay in it. */
+    readonly held?: string;
+  };
 }
 
 const fmaByLane = "  f32x16 r;\n  for (int l = 0; l < 16; l++) r[l] = __builtin_fmaf(a[l], b[l], c[l]);\n  return r;";
@@ -34,7 +40,7 @@ export const isaTable: Record<TargetIsa, IsaRecord> = {
   memcpy(&c, z, 64);
   return c;`),
     comparesHalves: true,
-    tile: { rows: 4, vectors: 3, lanes: 8 },
+    tile: { rows: 6, vectors: 2, lanes: 8, held: "x" },
   },
   neon: {
     fma: viaClang(`  float32x4_t x[4], y[4], z[4];
@@ -88,6 +94,17 @@ const narrow = (lanes: 4 | 8): Helper[] => {
   return [...comparisons(lanes), ...functions, helper(fma), ...mathematicalFunctions(lanes)];
 };
 
+/** A value that the compiler may not load a second time. */
+function held({ lanes, held: letter }: IsaRecord["tile"]): Helper[] {
+  if (letter === undefined) return [];
+  const type = `f32x${lanes}`;
+  return [
+    helper(
+      `/* v stays in its register: it is not loaded again. */\nINLINE ${type} held_${type}(${type} v) { __asm__("" : "+${letter}"(v)); return v; }`,
+    ),
+  ];
+}
+
 const cached = new Map<TargetIsa, readonly Helper[]>();
 
 /** All helpers of an instruction set. */
@@ -103,6 +120,7 @@ export function helpersOf(isa: TargetIsa): readonly Helper[] {
       fma,
       ...mathematicalFunctions(16),
       ...(tile.lanes === 16 ? [] : narrow(tile.lanes)),
+      ...held(tile),
       widening(isa),
     ];
     cached.set(isa, list);

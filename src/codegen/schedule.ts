@@ -9,7 +9,7 @@ const prologueBytes = 1 << 20;
 /** Depth from which a contraction is cut along k, so that a block's part of x stays in the second-level cache while all panels pass. */
 const deep = 1536;
 /** Depth of the pieces of a panel that stay in the first-level cache beside the rows that pass; only narrow vectors need it, as they read a piece more often. */
-const firstLevelDepth: Partial<Record<TargetIsa, number>> = { avx2: 64 };
+const firstLevelDepth: Partial<Record<TargetIsa, number>> = { avx2: 128 };
 
 /** Most rows per block, a multiple of 8; fewer when deep rows are written to scratch. */
 const largestBlock = (depth: number, copied: boolean): number =>
@@ -21,7 +21,7 @@ export function usualContractionSchedule(depth: number, copied: boolean, isa: Ta
   return {
     kind: "contraction",
     prologue: "fused",
-    blockRows: largestBlock(depth, copied),
+    blockRows: largestBlock(depth, copied || firstLevelDepth[isa] !== undefined),
     inner: "panels",
     grain: 1,
     tileRows: rows,

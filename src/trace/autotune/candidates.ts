@@ -23,7 +23,7 @@ const tiles: Record<Device["target"], readonly (readonly [rows: number, columns:
     [9, 48],
     [6, 48],
   ],
-  avx2: [[6, 16]],
+  avx2: [[4, 24]],
   neon: [[6, 16]],
   plain: [[4, 16]],
 };
@@ -82,7 +82,7 @@ function blockChanges(kernel: ContractionKernel, usual: ContractionSchedule, row
 function depthChanges(usual: ContractionSchedule, rows: number, depth: number): Changes[] {
   if (usual.chunkDepth === 0 || rows <= fewRows) return [];
   if (usual.panelsTogether === 1) {
-    const pieces = [0, 128, 256].filter((piece) => piece < depth).map((chunkDepth) => ({ chunkDepth }));
+    const pieces = [64, 96, 256].filter((piece) => piece < depth).map((chunkDepth) => ({ chunkDepth }));
     return depth > 1024 ? [...pieces, { chunkDepth: 512, panelsTogether: 8 }] : pieces;
   }
   const chunks = [0, 256, 1024].filter((chunk) => chunk < depth).map((chunkDepth) => ({ chunkDepth }));
