@@ -22,7 +22,7 @@ function contraction(name: string, build: (c: CaseBuilder) => void): GraphCase {
   return c.finish(counts);
 }
 
-/** One of each form: plain, prologue with several segments, gate of two, deep, a computed matrix, rows through an index. */
+/** One of each form: plain, prologue with several segments, gate of two, deep, rows of x a multiple of 2 KB apart, a computed matrix, rows through an index. */
 const forms: readonly GraphCase[] = [
   contraction("plain", (c) =>
     c.output(c.add("linear", [c.f32([rows, 33], noise(1, 1, 11)), c.table([97], noise(2))], {}, [c.weight(97, 33, noise(3))])),
@@ -40,6 +40,7 @@ const forms: readonly GraphCase[] = [
     const y = c.add("linear", [c.f32([rows, 1100], noise(1)), c.table([120], noise(2))], {}, [c.weight(120, 1100, noise(3, 0.05))]);
     c.output(c.add("maximum", [y, c.f32([rows, 120], noise(4))]));
   }),
+  contraction("in place", (c) => c.output(c.add("linear", [c.f32([rows, 512], noise(1))], {}, [c.weight(50, 512, noise(2))]))),
   contraction("matrix", (c) => c.output(c.add("matmul", [c.f32([rows, 30], noise(1)), c.f32([30, 50], noise(2))]))),
 ];
 

@@ -3,7 +3,7 @@
  * compute x row by row into scratch, an elementwise epilogue works on each finished tile before it is stored.
  */
 import { resolveAccess } from "../ir/access.js";
-import { multiplyDims, productOf, type Dim } from "../ir/dim.js";
+import { productOf, type Dim } from "../ir/dim.js";
 import { dtypes } from "../ir/dtype.js";
 import type { Node } from "../ir/graph.js";
 import type { ContractionKernel, ContractionSegment, Units } from "../ir/kernel.js";
@@ -14,175 +14,15 @@ import { isaTable, type TargetIsa } from "./helpers.js";
 import { RowEmitter } from "./rows.js";
 import { fitsTarget, usualContractionSchedule } from "./schedule.js";
 import { iterationOf, StepPlanner, type Step } from "./steps.js";
+import { storedAs, storedForms, storedSuffix } from "./stored.js";
+import { lineBytes, lowDepth, lowRows, panelColumns, panelsOf, steps, tileFunctions, tileOf, tileSuffix } from "./tiles.js";
 import { cType, type KernelWriter } from "./writer.js";
-
-/** Columns of a weight panel: a constant of the device, because packing depends on it. */
-export const panelColumns = 48;
-
-export const panelsOf = (width: number): number => Math.ceil(width / panelColumns);
 
 /** Distance of copied rows: rows a multiple of 4 KB apart would all fall into the same few sets of the caches. */
 const paddedStride = (depth: number): number => depth + 16;
 
-interface Tile {
-  readonly rows: number;
-  readonly columns: number;
-  readonly prefetchBytes: number;
-}
-
-const tileOf = ({ tileRows, tileColumns, prefetchBytes }: ContractionSchedule): Tile => ({
-  rows: tileRows,
-  columns: tileColumns,
-  prefetchBytes,
-});
-
-/** Ending of the functions' names, so that the kernels of a file may have different tiles. */
-function tileSuffix({ rows, columns, prefetchBytes }: Tile, isa: TargetIsa): string {
-  const usual = tileOf(usualContractionSchedule(1, false, isa));
-  const size = rows === usual.rows && columns === usual.columns ? "" : `_${rows}x${columns}`;
-  return size + (prefetchBytes === usual.prefetchBytes ? "" : `_ahead${prefetchBytes}`);
-}
-
-const lineBytes = 64;
-
-/** Depth of the pieces of a panel that few rows take up at once. */
-const fewRowsDepth = 64;
-
 /** Rows up to which a cut block waits for its weights, and goes by tiles so low that they take whole lines of the panel at once. */
 const fewRows = 8;
-
-/** How a tile of a cut block fetches: every so many k some lines of the weights that come next and, in a high tile, of the rows that come next. */
-const steps = { high: 16, low: 4 } as const;
-
-/** Widest part of a panel whose accumulators `rows` rows may take without more registers than the full tile has. */
-const columnsOf = (rows: number, tile: Tile, lanes: number): number =>
-  [48, 24, 16, 12, 8].find(
-    (columns) =>
-      columns % lanes === 0 && (columns === tile.columns || (columns > tile.columns && rows * columns <= tile.rows * tile.columns)),
-  ) as number;
-
-/** How a contraction's weights are stored; a computed matrix is f32. */
-type Stored = "f32" | "bf16";
-
-const storedAs = (node: Node): Stored => (node.op === "linear" && node.states[0]?.state.dtype === "bf16" ? "bf16" : "f32");
-
-/** How a kernel's weights are stored, each form once. */
-export const storedForms = (kernel: ContractionKernel): readonly Stored[] => [
-  ...new Set(kernel.segments.flatMap(({ contractions }) => contractions.map(storedAs))),
-];
-
-const storedSuffix = (stored: Stored): string => (stored === "f32" ? "" : `_${stored}`);
-
-/** C text two columns further in; directives stay where they are. */
-const indented = (text: string): string => text.replace(/^(?=[^#\n])/gm, "  ");
-
-/** Highest tile that takes all columns of the panel at once. */
-const lowRows = (tile: Tile, lanes: number): number =>
-  Array.from({ length: tile.rows }, (_, index) => tile.rows - index).find((rows) => columnsOf(rows, tile, lanes) === panelColumns) ?? 1;
-
-/** C text of one k of a tile: `load` and `fetch` of vector v of the weights. */
-function oneStep(isa: TargetIsa, tile: Tile, load: string, fetch: string): string {
-  const { lanes, held } = isaTable[isa].tile;
-  const vectors = columnsOf(1, tile, lanes) / lanes;
-  const type = `f32x${lanes}`;
-  const form = lanes === 16 ? "f32" : type;
-  const [forRows, forVectors] = [
-    `#pragma GCC unroll ${tile.rows}\nfor (int m = 0; m < rows; m++)`,
-    `#pragma GCC unroll ${vectors}\nfor (int v = 0; v < vectors; v++)`,
-  ];
-  const rowsOutside = `${type} w[${vectors}];
-${forVectors} {
-  w[v] = ${held ? `held_${form}(${load})` : load};
-${fetch}}
-${forRows} {
-  const ${type} x = splat_${form}(a[m * stride + k]);
-${indented(forVectors)} sum[m][v] = fma_${form}(x, w[v], sum[m][v]);
-}`;
-  if (!held) return rowsOutside;
-  return `if (rows >= vectors) {
-${indented(rowsOutside)}
-} else {
-  ${type} x[${tile.rows}];
-${indented(forRows)} x[m] = splat_${form}(a[m * stride + k]);
-${indented(forVectors)} {
-    const ${type} w = held_${form}(${load});
-${indented(fetch)}${indented(indented(forRows))} sum[m][v] = fma_${form}(x[m], w, sum[m][v]);
-  }
-}`;
-}
-
-/**
- * The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. `cut` adds the forms for pieces of the inner axis. Weights stored as bf16
- * are widened, which is exact, as they are loaded.
- */
-function tileFunctions(isa: TargetIsa, tile: Tile, size: string, cut: boolean, stored: Stored): string[] {
-  const { rows, prefetchBytes } = tile;
-  const { lanes } = isaTable[isa].tile;
-  const vectors = columnsOf(1, tile, lanes) / lanes;
-  const type = `f32x${lanes}`;
-  const form = lanes === 16 ? "f32" : type;
-  const suffix = storedSuffix(stored) + size;
-  const call = (height: number, whole: boolean, fetch: string): string => {
-    const columns = columnsOf(height, tile, lanes);
-    return `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${columns}, ${whole ? panelColumns : columns}, ${fetch});`;
-  };
-  const byHeight = (most: number, fetch: string): string =>
-    `  switch (rows) {\n${Array.from({ length: most }, (_, index) => `    case ${index + 1}: ${call(index + 1, true, fetch)} break;\n`).join("")}  }`;
-  const operands = `const float *a, int64_t stride, const ${cType[stored]} *b, int64_t depth, float *out, int carry`;
-  const head = `static __attribute__((noinline, unused)) void`;
-  const uncut = `${head} tile${suffix}(int64_t rows, ${operands}) {
-${byHeight(rows, "1, 0, 0")}
-}
-${head} tile_full${suffix}(${operands}) { ${call(rows, true, "0, 0, 0")} }
-`;
-  const pieces = `/* Low tiles of all the panel's columns, and a full tile of some of them. */
-${head} piece_low${suffix}(int64_t rows, ${operands}, const char *ahead, int64_t lines) {
-${byHeight(lowRows(tile, lanes), "2, ahead, lines")}
-}
-${head} piece_full${suffix}(${operands}, const char *ahead, int64_t lines) { ${call(rows, false, "3, ahead, lines")} }
-`;
-  const each =
-    prefetchBytes > 0
-      ? `  if (fetch == 1${lanes === 16 ? "" : ` && v % ${16 / lanes} == 0`}) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n`
-      : "";
-  const accumulate = `/*
- * out[m][0 .. width - 1] = sum over k of a[m][k] * b[k][0 .. width - 1], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs
- * ahead across panel ends (1), takes lines of what comes next every few k (2), or also the next rows of a and
- * out (3).
- */
-INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int width, const int fetch, const char *ahead, int64_t lines) {
-  const int vectors = columns / ${lanes};
-  for (int column = 0; column < width; column += columns) {
-    ${type} sum[${rows}][${vectors}];
-#pragma GCC unroll ${rows}
-    for (int m = 0; m < rows; m++)
-#pragma GCC unroll ${vectors}
-      for (int v = 0; v < vectors; v++) sum[m][v] = carry ? load_${form}(out + m * ${panelColumns} + column + ${lanes} * v) : splat_${form}(0);
-    if (fetch == 3)
-#pragma GCC unroll ${rows}
-      for (int m = 0; m < rows; m++) __builtin_prefetch(out + (rows + m) * ${panelColumns}, 0, 3);
-    const int64_t step = fetch == 3 ? ${steps.high} : fetch == 2 ? ${steps.low} : depth;
-    for (int64_t from = 0; from < depth; from += step) {
-      const int64_t to = from + step < depth ? from + step : depth;
-      if (fetch >= 2)
-        for (int64_t fetched = 0; fetched < lines; fetched++, ahead += ${lineBytes}) __builtin_prefetch(ahead, 0, fetch == 3 ? 2 : 3);
-      if (fetch == 3)
-#pragma GCC unroll ${rows}
-        for (int m = 0; m < rows; m++) __builtin_prefetch(a + (rows + m) * stride + from, 0, 3);
-      for (int64_t k = from; k < to; k++) {
-        const ${cType[stored]} *const line = b + k * ${panelColumns} + column;
-${indented(indented(indented(indented(oneStep(isa, tile, `${stored === "f32" ? "load" : "widen"}_${form}(line + ${lanes} * v)`, each)))))}
-      }
-    }
-#pragma GCC unroll ${rows}
-    for (int m = 0; m < rows; m++)
-#pragma GCC unroll ${vectors}
-      for (int v = 0; v < vectors; v++) store_${form}(out + m * ${panelColumns} + column + ${lanes} * v, sum[m][v]);
-  }
-}
-`;
-  return [accumulate, uncut, ...(cut ? [pieces] : [])];
-}
 
 interface XAddress {
   readonly pointer: string;
@@ -448,7 +288,7 @@ export class ContractionEmitter {
     const { writer } = this;
     const { tileRows, tileColumns, chunkDepth, blockRows, prefetchBytes } = this.schedule;
     const low = lowRows(tileOf(this.schedule), isaTable[this.isa].tile.lanes);
-    writer.line(`const int64_t piece = count > ${fewRows} ? ${chunkDepth} : ${Math.min(chunkDepth, fewRowsDepth)};`);
+    writer.line(`const int64_t piece = count > ${fewRows} ? ${chunkDepth} : ${Math.min(chunkDepth, lowDepth)};`);
     writer.line(
       `const int64_t high = count > ${fewRows} ? count / ${tileRows} * ${tileRows} : 0, step = high > 0 ? ${steps.high} : ${steps.low};`,
     );
@@ -464,7 +304,7 @@ export class ContractionEmitter {
         writer.line(`const ${cType[stored]} *const w = ${weight} + k * ${panelColumns};`);
         writer.line(`const int64_t size = part * ${panelColumns * dtypes[stored].bytes}, turns = (part + step - 1) / step;`);
         writer.line(`const int64_t pace = (size / ${lineBytes} + turns * tiles - 1) / (turns * tiles);`);
-        const behind = `(const char *)(part < ${this.#depth} - k ? w + part * ${panelColumns} : ${following})`;
+        const behind = `(part < ${this.#depth} - k ? (const char *)(w + part * ${panelColumns}) : (const char *)(${following}))`;
         writer.line(`const char *next = high > 0 ? ${behind} : (const char *)w + ${prefetchBytes};`);
         writer.line(`const char *const stop = next + ${prefetchBytes > 0 ? "size" : "(high > 0 ? size : 0)"};`);
         const each = (call: string): void => {
@@ -481,6 +321,8 @@ export class ContractionEmitter {
         });
         writer.block(`for (int64_t m = high; m < count; m += ${low})`, () => {
           writer.line(`const int64_t height = count - m < ${low} ? count - m : ${low};`);
+          // One tile sees each line of the weights once and fetches as it goes.
+          writer.line(`if (count <= ${low}) { tile${suffix}(height, ${a}, w, part, sums${index}, k > 0); break; }`);
           each(`piece_low${suffix}(height, ${a}, w, part, sums${index} + m * ${panelColumns}, k > 0`);
         });
       });
@@ -556,16 +398,4 @@ export class ContractionEmitter {
     this.writer.line("const int64_t column = column0 + j;");
     emitter.emitColumns("column", count, new Map(sums.map((step, index) => [step, `(sums${index} + i * ${panelColumns} + j)`])));
   }
-}
-
-/** Useful work of a contraction kernel, for profiles. */
-export function contractionCost(kernel: ContractionKernel): { flops: Dim; bytes: Dim } {
-  const rows = productOf(kernel.x.shape.slice(0, -1));
-  const sum = (perColumn: (node: Node) => number): number =>
-    kernel.segments.reduce(
-      (total, { width, contractions }) => total + width * contractions.reduce((part, node) => part + perColumn(node), 0),
-      0,
-    );
-  const bytes = kernel.depth * sum((node) => dtypes[storedAs(node)].bytes);
-  return { flops: multiplyDims(rows, 2 * kernel.depth * sum(() => 1)), bytes };
 }

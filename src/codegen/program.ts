@@ -7,13 +7,14 @@ import type { BufferReference, Kernel, KernelLaunch, Program, ProgramBuffer, Uni
 import type { KernelSchedule } from "../ir/schedule.js";
 import { attentionForm } from "../ir/ops/attention.js";
 import { AttentionEmitter } from "./attention.js";
-import { ContractionEmitter, contractionCost, storedForms } from "./contraction.js";
+import { ContractionEmitter } from "./contraction.js";
 import type { TargetIsa } from "./helpers.js";
 import { emitRows, rowsCost } from "./row-kernel.js";
 import { MaskedAttentionEmitter } from "./masked-attention.js";
 import { PagedAttentionEmitter } from "./paged-attention.js";
 import { routines } from "./routines.js";
 import { usualRowSchedule } from "./schedule.js";
+import { contractionCost, storedForms } from "./stored.js";
 import { sourceFile, textHash, type KernelText } from "./source.js";
 import { KernelWriter } from "./writer.js";
 

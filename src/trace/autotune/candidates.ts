@@ -2,8 +2,8 @@
  * The schedules worth trying for a kernel at given sizes: the usual one with one decision changed each, a handful per family. Only what changes the work that is
  * really done is proposed. Must not know how candidates are measured.
  */
-import { panelsOf } from "../../codegen/contraction.js";
 import { usualContractionSchedule } from "../../codegen/schedule.js";
+import { panelsOf } from "../../codegen/tiles.js";
 import { evaluateDim, productOf, type SizeBindings } from "../../ir/dim.js";
 import type { ContractionKernel, Kernel, RowKernel } from "../../ir/kernel.js";
 import type { ContractionSchedule, KernelSchedule, RowSchedule } from "../../ir/schedule.js";

@@ -1,0 +1,153 @@
+/** The accumulator tiles of contractions as C functions: rows times columns of a panel, one fma chain per output. Must not know kernels or where x comes from. */
+import type { ContractionSchedule } from "../ir/schedule.js";
+import { isaTable, type TargetIsa } from "./helpers.js";
+import { usualContractionSchedule } from "./schedule.js";
+import { storedSuffix, type Stored } from "./stored.js";
+import { cType } from "./writer.js";
+
+/** Columns of a weight panel: a constant of the device, because packing depends on it. */
+export const panelColumns = 48;
+
+export const panelsOf = (width: number): number => Math.ceil(width / panelColumns);
+
+export interface Tile {
+  readonly rows: number;
+  readonly columns: number;
+  readonly prefetchBytes: number;
+}
+
+export const tileOf = ({ tileRows, tileColumns, prefetchBytes }: ContractionSchedule): Tile => ({
+  rows: tileRows,
+  columns: tileColumns,
+  prefetchBytes,
+});
+
+/** Ending of the functions' names, so that the kernels of a file may have different tiles. */
+export function tileSuffix({ rows, columns, prefetchBytes }: Tile, isa: TargetIsa): string {
+  const usual = tileOf(usualContractionSchedule(1, false, isa));
+  const size = rows === usual.rows && columns === usual.columns ? "" : `_${rows}x${columns}`;
+  return size + (prefetchBytes === usual.prefetchBytes ? "" : `_ahead${prefetchBytes}`);
+}
+
+export const lineBytes = 64;
+
+/** How a tile of a cut block fetches: every so many k some lines of the weights that come next and, in a high tile, of the rows that come next. */
+export const steps = { high: 16, low: 4 } as const;
+
+/** Depth of the pieces of a panel that low tiles alone take up. */
+export const lowDepth = 64;
+
+/** Widest part of a panel whose accumulators `rows` rows may take without more registers than the full tile has. */
+export const columnsOf = (rows: number, tile: Tile, lanes: number): number =>
+  [48, 24, 16, 12, 8].find(
+    (columns) =>
+      columns % lanes === 0 && (columns === tile.columns || (columns > tile.columns && rows * columns <= tile.rows * tile.columns)),
+  ) as number;
+
+/** C text two columns further in; directives stay where they are. */
+const indented = (text: string): string => text.replace(/^(?=[^#\n])/gm, "  ");
+
+/** Highest tile that takes all columns of the panel at once. */
+export const lowRows = (tile: Tile, lanes: number): number =>
+  Array.from({ length: tile.rows }, (_, index) => tile.rows - index).find((rows) => columnsOf(rows, tile, lanes) === panelColumns) ?? 1;
+
+/** C text of one k of a tile: `load` and `fetch` of vector v of the weights. */
+function oneStep(isa: TargetIsa, tile: Tile, load: string, fetch: string): string {
+  const { lanes, held } = isaTable[isa].tile;
+  const vectors = columnsOf(1, tile, lanes) / lanes;
+  const type = `f32x${lanes}`;
+  const form = lanes === 16 ? "f32" : type;
+  const [forRows, forVectors] = [
+    `#pragma GCC unroll ${tile.rows}\nfor (int m = 0; m < rows; m++)`,
+    `#pragma GCC unroll ${vectors}\nfor (int v = 0; v < vectors; v++)`,
+  ];
+  const rowsOutside = `${type} w[${vectors}];
+${forVectors} {
+  w[v] = ${held ? `held_${form}(${load})` : load};
+${fetch}}
+${forRows} {
+  const ${type} x = splat_${form}(a[m * stride + k]);
+${indented(forVectors)} sum[m][v] = fma_${form}(x, w[v], sum[m][v]);
+}`;
+  if (!held) return rowsOutside;
+  return `if (rows >= vectors) {
+${indented(rowsOutside)}
+} else {
+  ${type} x[${tile.rows}];
+${indented(forRows)} x[m] = splat_${form}(a[m * stride + k]);
+${indented(forVectors)} {
+    const ${type} w = held_${form}(${load});
+${indented(fetch)}${indented(indented(forRows))} sum[m][v] = fma_${form}(x[m], w, sum[m][v]);
+  }
+}`;
+}
+
+/**
+ * The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. `cut` adds the forms for pieces of the inner axis. Weights stored as bf16
+ * are widened, which is exact, as they are loaded.
+ */
+export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, cut: boolean, stored: Stored): string[] {
+  const { rows, prefetchBytes } = tile;
+  const { lanes } = isaTable[isa].tile;
+  const vectors = columnsOf(1, tile, lanes) / lanes;
+  const type = `f32x${lanes}`;
+  const form = lanes === 16 ? "f32" : type;
+  const suffix = storedSuffix(stored) + size;
+  const call = (height: number, whole: boolean, fetch: string): string => {
+    const columns = columnsOf(height, tile, lanes);
+    return `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${columns}, ${whole ? panelColumns : columns}, ${fetch});`;
+  };
+  const byHeight = (most: number, fetch: string): string =>
+    `  switch (rows) {\n${Array.from({ length: most }, (_, index) => `    case ${index + 1}: ${call(index + 1, true, fetch)} break;\n`).join("")}  }`;
+  const operands = `const float *a, int64_t stride, const ${cType[stored]} *b, int64_t depth, float *out, int carry`;
+  const head = `static __attribute__((noinline, unused)) void`;
+  const uncut = `${head} tile${suffix}(int64_t rows, ${operands}) {
+${byHeight(rows, "1, 0, 0")}
+}
+${head} tile_full${suffix}(${operands}) { ${call(rows, true, "0, 0, 0")} }
+`;
+  const pieces = `/* Low tiles of all the panel's columns, and a full tile of some of them. */
+${head} piece_low${suffix}(int64_t rows, ${operands}, const char *ahead, int64_t lines) {
+${byHeight(lowRows(tile, lanes), "2, ahead, lines")}
+}
+${head} piece_full${suffix}(${operands}, const char *ahead, int64_t lines) { ${call(rows, false, "3, ahead, lines")} }
+`;
+  const each =
+    prefetchBytes > 0 ? `  if (fetch == 1) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n` : "";
+  const accumulate = `/*
+ * out[m][0 .. width - 1] = sum over k of a[m][k] * b[k][0 .. width - 1], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs
+ * ahead across panel ends (1), takes lines of what comes next every few k (2), or also the next rows of a and out (3).
+ */
+INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int width, const int fetch, const char *ahead, int64_t lines) {
+  const int vectors = columns / ${lanes};
+  for (int column = 0; column < width; column += columns) {
+    ${type} sum[${rows}][${vectors}];
+#pragma GCC unroll ${rows}
+    for (int m = 0; m < rows; m++)
+#pragma GCC unroll ${vectors}
+      for (int v = 0; v < vectors; v++) sum[m][v] = carry ? load_${form}(out + m * ${panelColumns} + column + ${lanes} * v) : splat_${form}(0);
+    if (fetch == 3)
+#pragma GCC unroll ${rows}
+      for (int m = 0; m < rows; m++) __builtin_prefetch(out + (rows + m) * ${panelColumns}, 0, 3);
+    const int64_t step = fetch == 3 ? ${steps.high} : fetch == 2 ? ${steps.low} : depth;
+    for (int64_t from = 0; from < depth; from += step) {
+      const int64_t to = from + step < depth ? from + step : depth;
+      if (fetch >= 2)
+        for (int64_t fetched = 0; fetched < lines; fetched++, ahead += ${lineBytes}) __builtin_prefetch(ahead, 0, fetch == 3 ? 2 : 3);
+      if (fetch == 3)
+#pragma GCC unroll ${rows}
+        for (int m = 0; m < rows; m++) __builtin_prefetch(a + (rows + m) * stride + from, 0, 3);
+      for (int64_t k = from; k < to; k++) {
+        const ${cType[stored]} *const line = b + k * ${panelColumns} + column;
+${indented(indented(indented(indented(oneStep(isa, tile, `${stored === "f32" ? "load" : "widen"}_${form}(line + ${lanes} * v)`, each)))))}
+      }
+    }
+#pragma GCC unroll ${rows}
+    for (int m = 0; m < rows; m++)
+#pragma GCC unroll ${vectors}
+      for (int v = 0; v < vectors; v++) store_${form}(out + m * ${panelColumns} + column + ${lanes} * v, sum[m][v]);
+  }
+}
+`;
+  return [accumulate, uncut, ...(cut ? [pieces] : [])];
+}
