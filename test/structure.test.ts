@@ -217,6 +217,7 @@ describe("the attention's inner loops", () => {
       const expected = {
         [`scores_${width}_one`]: [single, 1],
         [`weigh_${width}_one`]: [all],
+        [`scores_${width}_apart`]: [queryGroup],
         [`scores_${width}_group`]: [queryGroup * joint, queryGroup],
         [`weigh_${width}_group`]: [queryGroup * Math.min(values, all)],
       };

@@ -100,7 +100,16 @@ function scoreFunctions(shape: AttentionShape): string {
   const count = parts === 1 ? "blocks" : `blocks * ${parts}`;
   const key =
     parts === 1 ? `keys + ((b + j) * ${width} + d) * 16` : `keys + ((b + j / ${parts}) * ${width} + d) * 16 + j % ${parts} * ${lanes}`;
-  return `/* s[i][16 b + l] = scale * (q_i . key 16 b + l) for blocks b; lanes below dead or from visible_i on become -inf. Raises top[i]. */
+  return `/* Sixteen scores from position \`first\` on, scaled and hidden where dead or not visible. */
+INLINE void ${scores}_place(const ${type} *sum, int64_t first, int64_t dead, int64_t visible, float scale, float *s, ${type} *top) {
+  float *const scored = s + first;
+#pragma GCC unroll ${parts}
+  for (int p = 0; p < ${parts}; p++) store_${form}(scored + ${lanes} * p, sum[p] * splat_${form}(scale));
+  if (first < dead || first + 16 > visible) hide_lanes(scored, dead - first, visible - first);
+#pragma GCC unroll ${parts}
+  for (int p = 0; p < ${parts}; p++) top[p] = higher(top[p], load_${form}(scored + ${lanes} * p));
+}
+/* s[i][16 b + l] = scale * (q_i . key 16 b + l) for blocks b; lanes below dead or from visible_i on become -inf. Raises top[i]. */
 INLINE void ${scores}_tile(const int queries, const int blocks, const float *const *q, const float *keys, int64_t b, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
   ${type} sum[${queryGroup}][${8 * parts}];
 #pragma GCC unroll ${queryGroup}
@@ -124,15 +133,26 @@ INLINE void ${scores}_tile(const int queries, const int blocks, const float *con
 #pragma GCC unroll ${queryGroup}
   for (int i = 0; i < queries; i++)
 #pragma GCC unroll 8
-    for (int j = 0; j < blocks; j++) {
-      const int64_t first = (b + j) * 16;
-      float *const scored = s[i] + first;
+    for (int j = 0; j < blocks; j++) ${scores}_place(sum[i] + ${parts} * j, (b + j) * 16, dead, visible[i], scale, s[i], top[i]);
+}
+/* A group's queries, each over keys of its own: blocks from .. to - 1. One query alone would wait for every sum where there are few blocks. */
+OUTLINE void ${scores}_apart(const float *const *q, const float *const *keys, int64_t from, int64_t to, const int64_t *dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
+  for (int64_t b = from; b < to; b++) {
+    ${type} sum[${queryGroup}][${parts}];
+#pragma GCC unroll ${queryGroup}
+    for (int i = 0; i < ${queryGroup}; i++)
 #pragma GCC unroll ${parts}
-      for (int p = 0; p < ${parts}; p++) store_${form}(scored + ${lanes} * p, sum[i][${parts} * j + p] * splat_${form}(scale));
-      if (first < dead || first + 16 > visible[i]) hide_lanes(scored, dead - first, visible[i] - first);
+      for (int p = 0; p < ${parts}; p++) sum[i][p] = splat_${form}(0);
+    for (int64_t d = 0; d < ${width}; d++)
+#pragma GCC unroll ${queryGroup}
+      for (int i = 0; i < ${queryGroup}; i++) {
+        const ${type} x = splat_${form}(q[i][d]);
 #pragma GCC unroll ${parts}
-      for (int p = 0; p < ${parts}; p++) top[i][p] = higher(top[i][p], load_${form}(scored + ${lanes} * p));
-    }
+        for (int p = 0; p < ${parts}; p++) sum[i][p] = fma_${form}(x, load_${form}(keys[i] + (b * ${width} + d) * 16 + ${lanes} * p), sum[i][p]);
+      }
+#pragma GCC unroll ${queryGroup}
+    for (int i = 0; i < ${queryGroup}; i++) ${scores}_place(sum[i], b * 16, dead[i], visible[i], scale, s[i], top[i]);
+  }
 }
 INLINE void ${scores}_any(const int queries, const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], const struct ahead *ahead) {
   const int step = queries == 1 ? ${wide.single} : ${wide.joint};
@@ -425,23 +445,28 @@ INLINE void attend_${shape.width}_${shape.valueWidth}(const int queries, const f
     shortest = shared[i] < shortest ? shared[i] : shortest;
   }
   const int64_t blocks = (longest + 15) / 16;
-  int64_t ownBlocks[${queryGroup}] = {0}, base[${queryGroup}] = {0};
+  int64_t ownBlocks[${queryGroup}] = {0}, dead[${queryGroup}] = {0}, visible[${queryGroup}] = {0};
+  float *own[${queryGroup}] = {0};
   struct ahead ownKeysAhead = {0}, ownValuesAhead = {0};
   for (int i = 0; i < queries && length; i++) {
-    base[i] = shared[i] / 16 * 16;
-    ownBlocks[i] = length[i] > shared[i] ? (length[i] - base[i] + 15) / 16 : 0;
+    const int64_t base = shared[i] / 16 * 16;
+    dead[i] = shared[i] - base;
+    visible[i] = length[i] - base;
+    own[i] = s[i] + blocks * 16;
+    ownBlocks[i] = visible[i] > dead[i] ? (visible[i] + 15) / 16 : 0;
     ownKeysAhead.from[i] = ownKeys + row[i] * ownKeyRow;
     ownKeysAhead.floats[i] = ownBlocks[i] * ${16 * shape.width};
     ownValuesAhead.from[i] = ownValues + row[i] * ownValueRow;
     ownValuesAhead.floats[i] = ownBlocks[i] * ${16 * stored};
   }
   ${scores}(queries, q, keys, blocks, 0, shared, scale, s, top, length ? &ownKeysAhead : 0);
+  int64_t alike = queries == ${queryGroup} ? 1 : 0;
+  for (int i = 1; i < queries; i++) alike = alike && ownBlocks[i] == ownBlocks[0];
+  const int64_t whole = alike ? ownBlocks[0] / ${together[shape.isa].single} * ${together[shape.isa].single} : 0;
+  if (alike) ${scores}_apart(q, ownKeysAhead.from, whole, ownBlocks[0], dead, visible, scale, own, top);
   for (int i = 0; i < queries; i++) {
-    if (ownBlocks[i] > 0) {
-      const int64_t visible = length[i] - base[i];
-      float *const own = s[i] + blocks * 16;
-      ${scores}(1, q + i, ownKeys + row[i] * ownKeyRow, ownBlocks[i], shared[i] - base[i], &visible, scale, &own, top + i, 0);
-    }
+    const int64_t rest = alike ? whole : ownBlocks[i];
+    if (rest > 0) ${scores}(1, q + i, ownKeysAhead.from[i], rest, dead[i], visible + i, scale, own + i, top + i, 0);
     normalise(s[i], blocks + ownBlocks[i], top[i]);
   }
   for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
@@ -452,8 +477,8 @@ INLINE void attend_${shape.width}_${shape.valueWidth}(const int queries, const f
       const float *one = s[i];
       if (shared[i] > shortest) ${weigh}(1, &one, values, shortest, shared[i], sum + i, column, 0);
       if (ownBlocks[i] > 0) {
-        one = s[i] + blocks * 16;
-        ${weigh}(1, &one, ownValues + row[i] * ownValueRow, shared[i] - base[i], length[i] - base[i], sum + i, column, 0);
+        one = own[i];
+        ${weigh}(1, &one, ownValuesAhead.from[i], dead[i], visible[i], sum + i, column, 0);
       }
       ${store}(out + i * outStride, sum[i], column);
     }
