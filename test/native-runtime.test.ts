@@ -354,13 +354,12 @@ describe.skipIf(!compiler)("native runtime", { timeout: 60_000 }, () => {
     [47, 768],
   ])("packPanels: %i rows, depth %i", (rows, depth) => {
     const rowStride = depth + 3;
-    const source = library.allocate(rows * rowStride * 4);
     const panels = Math.ceil(rows / 48);
     const target = library.allocate(panels * 48 * depth * 4);
-    const values = new Float32Array(source.view).map((_, index) => Math.sin(index));
-    new Float32Array(source.view).set(values);
+    const values = Float32Array.from({ length: rows * rowStride }, (_, index) => Math.sin(index));
     const packed = new Float32Array(target.view).fill(NaN);
-    library.packPanels(source.address, rowStride, rows, depth, target.address);
+    library.packPanels(values, rowStride, rows, depth, target.address);
+    expect(() => library.packPanels(values, rowStride, rows + 1, depth, target.address)).toThrow(/need more than/);
     for (let panel = 0; panel < panels; panel++) {
       for (let k = 0; k < depth; k++) {
         for (let lane = 0; lane < 48; lane++) {
@@ -369,7 +368,6 @@ describe.skipIf(!compiler)("native runtime", { timeout: 60_000 }, () => {
         }
       }
     }
-    source.free();
     target.free();
   });
 

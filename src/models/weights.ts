@@ -71,8 +71,13 @@ export class WeightReader {
  * loading needs the packed weights and little more, whenever the garbage collector runs.
  */
 export class StagingMemory {
-  #memory = new Float32Array(0);
+  #memory: Float32Array;
   #taken = 0;
+
+  /** `capacity`: most elements that are taken at a time. More can be, from memory that waits for the collector. */
+  constructor(capacity: number) {
+    this.#memory = new Float32Array(capacity);
+  }
 
   readonly take = (count: number): Float32Array => {
     const from = this.#taken;

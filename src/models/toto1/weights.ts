@@ -84,11 +84,11 @@ function stack(parts: readonly Matrix[]): Matrix {
  * heads . unembed as one matrix (model-spec A.10): row p x G + g = sum over e of heads[g][e] unembed[p D + e], in f64. Algebraically the same, not bit for bit;
  * done before any mode, so all modes see the same numbers. The unembedding, the largest tensor of the file, is only ever there one patch row at a time.
  */
-function fold(device: Device, heads: readonly Matrix[], unembed: Unembedding, patch: number): Matrix[] {
+function fold(device: Device, heads: readonly Matrix[], unembed: Unembedding, patch: number, take: StagingMemory["take"]): Matrix[] {
   const all = stack(heads);
   const width = all.depth;
   const folded = heads.map(({ rows }) => ({
-    weight: new Float32Array(patch * rows * width),
+    weight: take(patch * rows * width),
     bias: new Float32Array(patch * rows),
     rows: patch * rows,
     depth: width,
@@ -127,7 +127,9 @@ export function loadToto1Weights(
   const { width, hidden, heads, patch, components } = config;
   const reader = new WeightReader(source);
   const states = new WeightStates(device, options.stored);
-  const staging = new StagingMemory();
+  // The largest: one half of a gated layer, a square matrix in its file's order and in ours, or all folded heads.
+  const headRows = components > 1 ? 4 * components : 3;
+  const staging = new StagingMemory(width * Math.max(hidden, 2 * width, options.fold ? patch * headRows : 0));
   const matrix = (name: string, rows: number, depth: number, take?: StagingMemory["take"]): Matrix => ({
     weight: reader.read(`${name}.weight`, [rows, depth], take),
     bias: reader.read(`${name}.bias`, [rows]),
@@ -161,9 +163,10 @@ export function loadToto1Weights(
     const centre = components > 1 && mixture ? stack([location, mixture]) : location;
     const spread = stack([df, scale]);
     const readBlock = (first: number, target: Float32Array): void => reader.readRange(`${unembed}.weight`, first, target);
-    const made = isFoldable && unembedBias ? fold(device, [centre, spread], { bias: unembedBias, readBlock }, patch) : undefined;
+    const made =
+      isFoldable && unembedBias ? fold(device, [centre, spread], { bias: unembedBias, readBlock }, patch, staging.take) : undefined;
     const folded = made && { centre: upload("head.centre", made[0] as Matrix), spread: upload("head.spread", made[1] as Matrix) };
-    // After the folding, whose own memory is free again by then.
+    staging.release();
     const layers = config.kinds.map((_, index) => readLayer(index));
     const labels = readLabels();
     reader.ignore((name) => /\.rotary_emb\.(freqs|scale)$/.test(name));

@@ -98,8 +98,8 @@ export interface NativeLibrary {
   run(table: number, count: number, options: RunOptions): number;
   /** Queues the same to the dispatcher thread (the table and its arguments stay untouched until then) and resolves with its `runStatus`; the event loop stays free. */
   submit(table: number, count: number, options: RunOptions): Promise<number>;
-  /** Packs a row-major f32 matrix [rows][depth] into column panels: panel p holds rows 48p .. 48p+47 as [depth][48], missing rows zero; stored as f32 or, rounded, as bf16. */
-  packPanels(source: number, rowStride: number, rows: number, depth: number, target: number, stored?: "f32" | "bf16"): void;
+  /** Packs a row-major f32 matrix [rows][depth], read where it lies, into column panels: panel p holds rows 48p .. 48p+47 as [depth][48], missing rows zero; stored as f32 or, rounded, as bf16. */
+  packPanels(source: Float32Array, rowStride: number, rows: number, depth: number, target: number, stored?: "f32" | "bf16"): void;
   /** target[m][n] = f32( sum_k f64(a[m][k]) * f64(b[k][n]) ), sums in f64, k ascending; all row-major f32, multi-threaded. */
   multiplyF64(a: number, b: number, target: number, m: number, k: number, n: number): void;
   /** Counters since load; `compiled` and `cacheHits` include the runtime itself, `waits` counts wake-ups of the event loop. */

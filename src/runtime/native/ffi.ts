@@ -64,6 +64,11 @@ export function openRuntime(path: string): RuntimeFunctions {
   }
 }
 
+/** Where the values of an array lie, for a call that ends before the array can be collected; passed as it is, an array would be copied. */
+export function addressOf(values: Float32Array): number {
+  return Number(koffi().address(values));
+}
+
 /** The memory at `address` as an ArrayBuffer, not a copy. */
 export function viewMemory(address: number, bytes: number): ArrayBuffer {
   return koffi().view(address, bytes);

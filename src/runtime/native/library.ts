@@ -11,7 +11,7 @@ import type { Environment } from "./compiler.js";
 import type { Isa, KernelSource, NativeBuffer, NativeLibrary, RunOptions } from "./contract.js";
 import { compilerFlags, selectCpu, usableCores } from "./cpu.js";
 import { NativeError } from "./errors.js";
-import { openRuntime, viewMemory, type RuntimeFunctions } from "./ffi.js";
+import { addressOf, openRuntime, viewMemory, type RuntimeFunctions } from "./ffi.js";
 import { Submissions } from "./submissions.js";
 
 export interface NativeLibraryOptions {
@@ -252,9 +252,14 @@ class KoffiLibrary implements NativeLibrary {
     return this.submissions.submit(table, count, options);
   }
 
-  packPanels(source: number, rowStride: number, rows: number, depth: number, target: number, stored: "f32" | "bf16" = "f32"): void {
+  packPanels(source: Float32Array, rowStride: number, rows: number, depth: number, target: number, stored: "f32" | "bf16" = "f32"): void {
     for (const [name, value] of Object.entries({ rowStride, rows, depth })) requireCount(name, value);
-    this.checkStatus(this.runtime.packPanels(source, rowStride, rows, depth, target, stored === "bf16" ? 1 : 0, this.maximumThreads));
+    if (rows > 0 && (rows - 1) * rowStride + depth > source.length)
+      throw new NativeError(
+        "bad-argument",
+        `packPanels: ${rows} rows of ${depth} at a stride of ${rowStride} need more than the ${source.length} values given.`,
+      );
+    this.checkStatus(this.runtime.packPanels(addressOf(source), rowStride, rows, depth, target, stored === "bf16" ? 1 : 0, this.maximumThreads));
   }
 
   multiplyF64(a: number, b: number, target: number, m: number, k: number, n: number): void {

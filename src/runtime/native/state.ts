@@ -28,6 +28,9 @@ export function useStates(states: readonly NativeState[]): () => void {
   };
 }
 
+const asFloats = (values: HostArray): Float32Array =>
+  values instanceof Float32Array ? values : values instanceof Uint16Array ? widenBf16(values) : Float32Array.from(values as Int32Array);
+
 export class NativeState implements StateBuffer {
   readonly shape: readonly number[];
   readonly #buffer: NativeBuffer;
@@ -68,13 +71,7 @@ export class NativeState implements StateBuffer {
       return;
     }
     const [rows, depth] = this.shape as [number, number];
-    const staging = library.allocate(Math.max(64, rows * depth * 4));
-    try {
-      new Float32Array(staging.view, 0, rows * depth).set(values instanceof Uint16Array ? widenBf16(values) : values);
-      library.packPanels(staging.address, depth, rows, depth, this.#buffer.address, declaration.dtype === "bf16" ? "bf16" : "f32");
-    } finally {
-      staging.free();
-    }
+    library.packPanels(asFloats(values), depth, rows, depth, this.#buffer.address, declaration.dtype === "bf16" ? "bf16" : "f32");
   }
 
   read(): HostArray {
