@@ -259,7 +259,9 @@ class KoffiLibrary implements NativeLibrary {
         "bad-argument",
         `packPanels: ${rows} rows of ${depth} at a stride of ${rowStride} need more than the ${source.length} values given.`,
       );
-    this.checkStatus(this.runtime.packPanels(addressOf(source), rowStride, rows, depth, target, stored === "bf16" ? 1 : 0, this.maximumThreads));
+    this.checkStatus(
+      this.runtime.packPanels(addressOf(source), rowStride, rows, depth, target, stored === "bf16" ? 1 : 0, this.maximumThreads),
+    );
   }
 
   multiplyF64(a: number, b: number, target: number, m: number, k: number, n: number): void {
