@@ -1,6 +1,6 @@
 /**
  * `npm run bench -- [--workload A,B] [--mode M,...] [--threads N,...] [--repeat R] [--json FILE] [--start] [--curves]`: each workload beside the machine's limits of the same run. With --start also what
- * compiling costs in a fresh process, with --curves how cost grows. `--workload none` leaves the workloads out. */
+ * compiling costs in a fresh process and a step of a small loop outside its kernels, with --curves how cost grows. `--workload none` leaves the workloads out. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { cpus, totalmem } from "node:os";
@@ -13,6 +13,7 @@ import { measure, type Result } from "./measure.js";
 import { installHint, peerPackages } from "./peers/installed.js";
 import { peersOf, peerVersions, releasePeers } from "./peers/onnxruntime.js";
 import { measureStart, type Start } from "./startup.js";
+import { measureSteps, type StepCost } from "./steps.js";
 import { workloads } from "./workloads.js";
 
 const { values: options } = parseArgs({
@@ -68,6 +69,7 @@ const results: Result[] = [];
 
 interface Extras {
   readonly start?: ReturnType<typeof measureStart>;
+  readonly steps?: readonly StepCost[];
   readonly curves?: readonly Curve[];
 }
 
@@ -100,9 +102,15 @@ unloadModel();
 const curves = options.curves ? await measureCurves(threadCounts[0] as number, repeat) : undefined;
 unloadModel();
 const start = options.start ? measureStart() : undefined;
+const steps: StepCost[] = [];
+if (options.start) for (const threads of threadCounts) steps.push(await measureSteps(threads));
 const printStart = (name: string, { deviceMs, compileMs, firstForecastExtraMs, kernelsCompiled, cacheHits }: Start): void =>
   console.log(
     `${name} start: device ${deviceMs.toFixed(0)} ms, compile ${compileMs.toFixed(0)} ms, first forecast ${firstForecastExtraMs.toFixed(0)} ms longer, ${kernelsCompiled} kernels compiled, ${cacheHits} from the cache`,
   );
 if (start) for (const [name, one] of Object.entries(start)) printStart(name, one);
-if (options.json) writeReport(options.json, { ...(start ? { start } : {}), ...(curves ? { curves } : {}) });
+for (const { threads, launches, kernelsUs, blockingUs, offLoopUs } of steps)
+  console.log(
+    `a step of ${launches} launches, ${threads} threads: ${kernelsUs.toFixed(0)} us in kernels, outside ${blockingUs.toFixed(1)} us blocking, ${offLoopUs.toFixed(1)} us off the event loop`,
+  );
+if (options.json) writeReport(options.json, { ...(start ? { start, steps } : {}), ...(curves ? { curves } : {}) });

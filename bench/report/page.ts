@@ -1,4 +1,5 @@
 /** docs/performance.md from results. Says what was measured, where it falls short and by how much; nothing in it is written by hand. */
+import type { StepCost } from "../steps.js";
 import type { Curve } from "../curves.js";
 import type { Result } from "../measure.js";
 import type { Workload } from "../workload.js";
@@ -84,6 +85,20 @@ function modeTable(files: Results["files"], modes: readonly string[]): string {
     }),
   ]);
   return table(["workload", ...modes], rows);
+}
+
+/** Loops whose data stays in the caches; beside weights that stream through them every object a call touches comes from memory. */
+function stepText(steps: readonly StepCost[]): string {
+  if (steps.length === 0) return "";
+  const row = ({ threads, launches, kernelsUs, blockingUs, offLoopUs }: StepCost): string[] => {
+    return [String(threads), String(launches), kernelsUs.toFixed(0), blockingUs.toFixed(1), offLoopUs.toFixed(1)];
+  };
+  return `
+
+A loop whose weights stay in the caches, thousands of steps one after the other, so that workers spin: microseconds per step. In the workloads above, whose weights stream through the
+caches, the same calls cost more, because the objects they touch come from memory again.
+
+${table(["threads", "launches", "in kernels", "outside, blocking", "outside, off the event loop"], steps.map(row))}`;
 }
 
 function overheadTable(results: readonly Result[], most: number): string {
@@ -207,7 +222,7 @@ ${modeTable(current.files, modes)}`,
 "Outside kernels" is time inside the runs of compiled programs that no kernel spends: arguments in, the foreign call, answers out. Runs above about 50 Mflop leave the event loop free, and
 what the hand-over to the dispatcher thread and back costs then is stated for the workloads that can also run blocking. "All outside kernels" adds checks and layout in JavaScript.
 
-${overheadTable(results, most)}`,
+${overheadTable(results, most)}${stepText(current.steps)}`,
     `## Compiling
 
 Both Toto 1.0 programs at full size (mean decode), in a fresh process: cold with an empty artifact cache, warm with a filled one. Weights are not counted.

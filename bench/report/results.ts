@@ -5,6 +5,7 @@ import type { Curve } from "../curves.js";
 import type { Limits } from "../limits.js";
 import type { Result } from "../measure.js";
 import type { Start } from "../startup.js";
+import type { StepCost } from "../steps.js";
 
 export interface ReportFile {
   readonly machine: { readonly cpu: string; readonly cores: number; readonly memoryGiB: number; readonly isa: string };
@@ -12,6 +13,7 @@ export interface ReportFile {
   readonly limits: { readonly threads: Readonly<Record<string, Limits>> };
   readonly results: readonly Result[];
   readonly start?: { readonly cold: Start; readonly warm: Start };
+  readonly steps?: readonly StepCost[];
   readonly curves?: readonly Curve[];
 }
 
@@ -19,6 +21,7 @@ export interface Results {
   readonly files: readonly ReportFile[];
   readonly results: readonly Result[];
   readonly start: ReportFile["start"];
+  readonly steps: readonly StepCost[];
   readonly curves: readonly Curve[];
 }
 
@@ -37,6 +40,7 @@ export function readResults(folder: string): Results {
     files,
     results: files.flatMap(({ results }) => results),
     start: files.map(({ start }) => start).find((start) => start !== undefined),
+    steps: files.flatMap(({ steps = [] }) => steps),
     curves: files.flatMap(({ curves = [] }) => curves),
   };
 }
