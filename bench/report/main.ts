@@ -9,14 +9,16 @@ import { readResults } from "./results.js";
 
 const [results = "bench/results", docs = "docs"] = process.argv.slice(2);
 const current = readResults(results);
-const earlierFolder = join(results, "avx512");
-const earlier = existsSync(earlierFolder)
-  ? {
-      title: "Earlier, on a machine with AVX-512",
-      results: readResults(earlierFolder),
-    }
-  : undefined;
+/** Folders of results from other machines. */
+const elsewhere = [
+  ["avx512-intel", "On a machine with AVX-512 whose clock falls under wide vectors: two cores of a shared Intel server"],
+  ["avx512", "Earlier, on a machine with AVX-512"],
+] as const;
+const others = elsewhere
+  .map(([folder, title]) => ({ folder: join(results, folder), title }))
+  .filter(({ folder }) => existsSync(folder))
+  .map(({ folder, title }) => ({ title, results: readResults(folder) }));
 mkdirSync(join(docs, "performance"), { recursive: true });
 for (const curve of current.curves) writeFileSync(join(docs, "performance", `${curve.name}.svg`), plotSvg(curve));
-writeFileSync(join(docs, "performance.md"), performancePage(current, earlier, workloads, modes));
+writeFileSync(join(docs, "performance.md"), performancePage(current, others, workloads, modes));
 console.log(`wrote ${join(docs, "performance.md")} and ${current.curves.length} pictures`);

@@ -175,7 +175,7 @@ function candleText(curves: readonly Curve[]): string {
 
 export function performancePage(
   current: Results,
-  earlier: { readonly title: string; readonly results: Results } | undefined,
+  others: readonly { readonly title: string; readonly results: Results }[],
   workloads: readonly Workload[],
   modes: readonly string[],
 ): string {
@@ -236,13 +236,12 @@ ${pictureList(current.curves)}${candleText(current.curves)}`,
 The kernels that take most of the time, for every workload below its aim, with ${most} threads. A kernel's limit is that of its contractions alone; waits at a barrier count for the kernel behind it.
 
 ${gaps(results, most)}`,
-    ...(earlier
-      ? [
-          `## ${earlier.title}
+    ...others.map(
+      ({ title, results: { results: theirs } }) => `## ${title}
 
 ${table(
   ["workload", "threads", "share of limit", "median ms", "limit ms"],
-  earlier.results.results.map(({ workload, threads, shareOfLimit, medianMs, limitMs }) => [
+  theirs.map(({ workload, threads, shareOfLimit, medianMs, limitMs }) => [
     workload,
     String(threads),
     percent(shareOfLimit),
@@ -250,8 +249,7 @@ ${table(
     milliseconds(limitMs),
   ]),
 )}`,
-        ]
-      : []),
+    ),
   ];
   return `${sections.join("\n\n")}\n`;
 }
