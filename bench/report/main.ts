@@ -11,7 +11,7 @@ const [results = "bench/results", docs = "docs"] = process.argv.slice(2);
 const current = readResults(results);
 /** Folders of results from other machines. */
 const elsewhere = [
-  ["avx512-intel", "On a machine with AVX-512 whose clock falls under wide vectors: two cores of a shared Intel server"],
+  ["avx512-intel", "On two cores of a shared Intel server with AVX-512"],
   ["avx512", "Earlier, on a machine with AVX-512"],
 ] as const;
 const others = elsewhere
