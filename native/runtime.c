@@ -446,7 +446,8 @@ static void run_chunks(const Step *step, int64_t from, int64_t to, char *scratch
  */
 static void share_step(Step *step, int64_t thread, int64_t threads, char *scratch) {
   const int64_t chunks = chunks_of(step), open = chunks / 4, dealt = chunks - open;
-  run_chunks(step, dealt * thread / threads, dealt * (thread + 1) / threads, scratch);
+  /* Rounded up: what cannot be shared is done by the thread that called, which is awake. */
+  run_chunks(step, (dealt * thread + threads - 1) / threads, (dealt * (thread + 1) + threads - 1) / threads, scratch);
   if (open == 0) return;
   const int64_t pieces = open < 4 * threads ? open : 4 * threads;
   for (int64_t piece; (piece = atomic_fetch_add_explicit(&step->claimed, 1, memory_order_relaxed)) < pieces;)

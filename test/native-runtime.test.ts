@@ -177,7 +177,7 @@ describe.skipIf(!compiler)("native runtime", { timeout: 60_000 }, () => {
       table.free();
       return [...cells.slice(1, 1 + Number(cells[0]))].sort((a, b) => Number(a - b));
     };
-    expect(rangesOf({ units: 10, grain: 4 }, 2)).toEqual([4n, 4010n]);
+    expect(rangesOf({ units: 10, grain: 4 }, 2)).toEqual([8n, 8010n]);
     expect(rangesOf({ units: 10, grain: 4 }, 1)).toEqual([10n]);
     expect(rangesOf({ units: 3, grain: 4 }, 4)).toEqual([3n]);
     expect(rangesOf({ units: 0 }, 4)).toEqual([]);

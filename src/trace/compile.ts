@@ -4,7 +4,7 @@
  */
 import type { HostArray } from "../ir/dtype.js";
 import { printGraph } from "../ir/graph.js";
-import type { CompiledGraph, Device, Executable, Replay, RunRequest, RunResult } from "../runtime/device.js";
+import type { Device, Executable, Replay, RunRequest, RunResult } from "../runtime/device.js";
 import {
   bindSizes,
   dimsOf,
@@ -17,10 +17,11 @@ import {
   type GuardField,
   type Leaf,
 } from "./arguments.js";
-import { AutotuneExecutable, hasSchedules, lowerUsual, type UsualGraph } from "./autotune/executable.js";
-import { CheckCounts, CheckedExecutable, checkSetting, type CheckSetting, type LoadedGraph } from "./check.js";
+import { hasSchedules } from "./autotune/executable.js";
+import { CheckCounts, checkSetting, type CheckSetting } from "./check.js";
 import { emitEvent } from "./events.js";
-import { lowerGraph, type Mode } from "./lower.js";
+import { autotuned, Loader } from "./loader.js";
+import type { Mode } from "./lower.js";
 import { CompileCounters, sumOf, type CompileReport, type ScheduleReport, type SpecializationReport } from "./report.js";
 import { buffersOf, CallPlan, sizesOf } from "./plan.js";
 import { inOrder, mutableStates, refuseWhileRunning } from "./run-order.js";
@@ -66,8 +67,7 @@ export class CompiledCore {
   readonly #specializations: Specializations;
   readonly #pending = new Map<string, Promise<Specialization>>();
   readonly #segments = new Map<string, Executable>();
-  /** Present while results are checked against running op by op. */
-  readonly #checked: CheckCounts | undefined;
+  readonly #loader: Loader;
   /** Traces with breaks whose last segment still has to run. */
   readonly #unfinished = new WeakMap<Call, TraceOutcome>();
   /** Executables with a run off the event loop that has not ended. */
@@ -84,7 +84,8 @@ export class CompiledCore {
   ) {
     this.name = options.name ?? (fn.name || "anonymous");
     this.mode = options.mode ?? "default";
-    if (!options.dispatch && (options.check ?? checkSetting()) === "bits") this.#checked = new CheckCounts();
+    const checked = !options.dispatch && (options.check ?? checkSetting()) === "bits" ? new CheckCounts() : undefined;
+    this.#loader = new Loader(this.name, options.device, this.counters, checked);
     const policy = {
       name: this.name,
       mode: this.mode,
@@ -127,7 +128,7 @@ export class CompiledCore {
     if (plan.replay === "one-call") this.counters.capturedCalls++;
     const request = plan.request(arrays, undefined, false);
     const tuned = autotuned(executable);
-    if (tuned && !tuned.isReady(request)) this.#timedSync("search", () => tuned.readySync(request));
+    if (tuned && !tuned.isReady(request)) this.#loader.timedSync("search", () => tuned.readySync(request));
     return this.#answer(plan.answers, executable.runSync(request));
   }
 
@@ -150,7 +151,7 @@ export class CompiledCore {
     this.#running.set(executable, (this.#running.get(executable) ?? 0) + 1);
     try {
       const tuned = autotuned(executable);
-      if (tuned && !tuned.isReady(request)) await this.#timed("search", () => tuned.ready(request));
+      if (tuned && !tuned.isReady(request)) await this.#loader.timed("search", () => tuned.ready(request));
       return this.#answer(plan.answers, await inOrder(plan.mutable, () => executable.run(request)));
     } finally {
       const left = (this.#running.get(executable) ?? 1) - 1;
@@ -182,7 +183,7 @@ export class CompiledCore {
     const tuned = hasProgram(specialization) && autotuned(specialization.replayable.executable);
     if (!tuned) return;
     const request = this.#plan(call, specialization).request([...call.arrays.values()], undefined, false);
-    await this.#timed("search", () => tuned.ready(request));
+    await this.#loader.timed("search", () => tuned.ready(request));
   }
 
   /** The function's ops as part of a trace that is under way. A number is a constant there, as it is for any code being traced. */
@@ -206,6 +207,7 @@ export class CompiledCore {
 
   report(): CompileReport {
     const { counters } = this;
+    const { checked } = this.#loader;
     const specializations = this.#specializations.all.map(({ key, executables, replayable }): SpecializationReport => {
       const { count: segments, ...sum } = sumOf(executables);
       const states = [...(replayable?.segment.states.values() ?? [])];
@@ -241,7 +243,7 @@ export class CompiledCore {
       milliseconds: { ...counters.milliseconds },
       specializations,
       brokenSegments: sumOf([...this.#segments.values()]),
-      ...(this.#checked ? { check: { ...this.#checked } } : {}),
+      ...(checked ? { check: { ...checked } } : {}),
     };
   }
 
@@ -338,88 +340,14 @@ export class CompiledCore {
 
   async #compile(call: Call, service: Service, run: boolean): Promise<Specialization> {
     const traced = this.#trace(call, service.mode, run);
-    const executable = traced.broken ? undefined : await this.#load(traced.segment, service.mode);
+    const executable = traced.broken ? undefined : await this.#loader.load(traced.segment.graph, service.mode);
     return this.#specialization(call, service, traced, executable);
   }
 
   #compileSync(call: Call, service: Service): Specialization {
     const traced = this.#trace(call, service.mode, true);
-    const executable = traced.broken ? undefined : this.#loadSync(traced.segment, service.mode);
+    const executable = traced.broken ? undefined : this.#loader.loadSync(traced.segment.graph, service.mode);
     return this.#remember(this.#specialization(call, service, traced, executable));
-  }
-
-  async #load(segment: Segment, mode: Mode): Promise<Executable> {
-    const loaded = await this.#loadAlone(segment, mode);
-    if (!this.#checked || mode === "eager") return loaded.executable;
-    const eager = this.#lower(segment, "eager");
-    const executable = await this.#timed("build", () => this.options.device.load(eager));
-    return this.#besideEager(segment, mode, loaded, { graph: eager.graph, executable });
-  }
-
-  #loadSync(segment: Segment, mode: Mode, whole = true): Executable {
-    const loaded = this.#loadAloneSync(segment, mode, whole);
-    if (!this.#checked || mode === "eager") return loaded.executable;
-    const eager = this.#lower(segment, "eager");
-    const executable = this.#timedSync("build", () => this.options.device.loadSync(eager));
-    return this.#besideEager(segment, mode, loaded, { graph: eager.graph, executable });
-  }
-
-  #besideEager({ graph }: Segment, mode: Mode, compiled: LoadedGraph, eager: LoadedGraph): Executable {
-    return new CheckedExecutable({ name: this.name, mode }, graph, this.options.device, compiled, eager, this.#checked as CheckCounts);
-  }
-
-  /** A whole graph in mode max-autotune searches its schedules; the pieces of a broken one have the usual ones. */
-  async #loadAlone(segment: Segment, mode: Mode): Promise<LoadedGraph> {
-    const { device } = this.options;
-    if (mode === "max-autotune" && hasSchedules(device)) {
-      const usual = this.#lowerUsual(segment);
-      return loadedGraph(usual.usual, await this.#timed("build", () => AutotuneExecutable.load(segment.graph, device, usual)));
-    }
-    const lowered = this.#lower(segment, mode);
-    return loadedGraph(lowered, await this.#timed("build", () => device.load(lowered)));
-  }
-
-  #loadAloneSync(segment: Segment, mode: Mode, whole: boolean): LoadedGraph {
-    const { device } = this.options;
-    if (whole && mode === "max-autotune" && hasSchedules(device)) {
-      const usual = this.#lowerUsual(segment);
-      return loadedGraph(
-        usual.usual,
-        this.#timedSync("build", () => AutotuneExecutable.loadSync(segment.graph, device, usual)),
-      );
-    }
-    const lowered = this.#lower(segment, mode);
-    return loadedGraph(
-      lowered,
-      this.#timedSync("build", () => device.loadSync(lowered)),
-    );
-  }
-
-  async #timed<T>(stage: "build" | "search", body: () => Promise<T>): Promise<T> {
-    const start = performance.now();
-    try {
-      return await body();
-    } finally {
-      this.counters.milliseconds[stage] += performance.now() - start;
-    }
-  }
-
-  #timedSync<T>(stage: "lower" | "build" | "search", body: () => T): T {
-    const start = performance.now();
-    try {
-      return body();
-    } finally {
-      this.counters.milliseconds[stage] += performance.now() - start;
-    }
-  }
-
-  #lower(segment: Segment, mode: Mode): ReturnType<typeof lowerGraph> {
-    // What is checked is what the compiler makes now.
-    return this.#timedSync("lower", () => lowerGraph(segment.graph, this.options.device, mode, this.#checked !== undefined));
-  }
-
-  #lowerUsual(segment: Segment): UsualGraph {
-    return this.#timedSync("lower", () => lowerUsual(segment.graph, this.options.device));
   }
 
   #specialization(call: Call, { mode, origin }: Service, traced: TraceOutcome, executable: Executable | undefined): Specialization {
@@ -511,7 +439,7 @@ export class CompiledCore {
     const text = `${mode}\n${printGraph(segment.graph)}`;
     let executable = this.#segments.get(text);
     if (!executable) {
-      executable = this.#loadSync(segment, mode, false);
+      executable = this.#loader.loadSync(segment.graph, mode, "piece");
       this.#segments.set(text, executable);
     }
     refuseWhileRunning(this.name, mutableStates([...segment.states.values()]));
@@ -533,20 +461,6 @@ export class CompiledCore {
     return answers.value(results);
   }
 }
-
-/** The executable that searches schedules, also inside a check. */
-function autotuned(executable: Executable): AutotuneExecutable | undefined {
-  const subject = executable instanceof CheckedExecutable ? executable.subject : executable;
-  return subject instanceof AutotuneExecutable ? subject : undefined;
-}
-
-/** The graph of a program made ahead of time is only made when a check asks for it. */
-const loadedGraph = (compiled: CompiledGraph, executable: Executable): LoadedGraph => ({
-  executable,
-  get graph() {
-    return compiled.graph;
-  },
-});
 
 interface TraceOutcome extends TracedOutputs {
   readonly tracer: Tracer;
