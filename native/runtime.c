@@ -429,13 +429,12 @@ static bool pass_barrier(const Region *region, int thread) {
   return !atomic_load(&pool.stop);
 }
 
-static inline int64_t chunks_of(const Step *step) {
-  int64_t grain = step->grain > 0 ? step->grain : 1;
-  return (step->units + grain - 1) / grain;
-}
+static inline int64_t grain_of(const Step *step) { return step->grain > 0 ? step->grain : 1; }
+
+static inline int64_t chunks_of(const Step *step) { return (step->units + grain_of(step) - 1) / grain_of(step); }
 
 static void run_chunks(const Step *step, int64_t from, int64_t to, char *scratch) {
-  int64_t grain = step->grain > 0 ? step->grain : 1, begin = from * grain, end = to * grain;
+  int64_t begin = from * grain_of(step), end = to * grain_of(step);
   if (end > step->units) end = step->units;
   if (begin < end) step->entry(step->pointers, step->numbers, begin, end, scratch);
 }
@@ -548,7 +547,7 @@ static int64_t run_region(Step *steps, int64_t count, int64_t asked, const _Atom
   if (pool.cores == 0) pool.cores = usable_cores();
   int64_t spinFor = threads > pool.cores ? 0 : spinNanoseconds;
   pool.region = (Region){steps, count, threads, profile, spinFor, abortWord, cancel};
-  for (int64_t i = 0; i < count; i++) atomic_store_explicit(&steps[i].claimed, 0, memory_order_relaxed);
+  for (int64_t i = 0; threads > 1 && i < count; i++) atomic_store_explicit(&steps[i].claimed, 0, memory_order_relaxed);
   atomic_store(&pool.stop, 0);
   atomic_store(&pool.arrived, 0);
   atomic_store(&pool.running.word, (uint32_t)(threads - 1));

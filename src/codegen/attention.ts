@@ -8,7 +8,7 @@ import type { Units } from "../ir/kernel.js";
 import { attentionForm, attentionOperands } from "../ir/ops/attention.js";
 import { keyLanes, padded } from "../ir/ops/state.js";
 import { plainPointer } from "./address.js";
-import { literal } from "./c-scalar.js";
+import { formOf, literal } from "./c-scalar.js";
 import { isaTable, type TargetIsa } from "./helpers.js";
 import type { KernelWriter } from "./writer.js";
 
@@ -38,7 +38,7 @@ export function registers({ isa }: AttentionShape): {
   readonly parts: number;
 } {
   const { lanes } = isaTable[isa].tile;
-  return { type: `f32x${lanes}`, form: lanes === 16 ? "f32" : `f32x${lanes}`, lanes, parts: 16 / lanes };
+  return { type: `f32x${lanes}`, form: formOf("f32", lanes), lanes, parts: 16 / lanes };
 }
 
 /** Key blocks scored at once, for four queries and for one; vectors of sixteen values weighed at once for four queries. As many as registers can hold the sums of. */

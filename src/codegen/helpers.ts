@@ -2,7 +2,7 @@
  * The vector functions that generated C may call, in an order in which each uses only earlier ones. One record per instruction set where C has no portable word;
  * everything else is the same text for all of them. Sixteen virtual lanes everywhere, so every width gives the same bits.
  */
-import type { Lanes } from "./c-scalar.js";
+import { formOf, type Lanes } from "./c-scalar.js";
 import { comparisons, helper, mathematicalFunctions, vectorFunctions, type Helper } from "./vector-functions.js";
 
 export type TargetIsa = "avx512" | "avx2" | "neon" | "plain";
@@ -70,7 +70,7 @@ function extended(isa: TargetIsa, lanes: Lanes): string {
 /** Stored bf16 as the f32 they stand for, a register's width of them. */
 function widening(isa: TargetIsa): Helper {
   const { lanes } = isaTable[isa].tile;
-  const suffix = lanes === 16 ? "f32" : `f32x${lanes}`;
+  const suffix = formOf("f32", lanes);
   // The instructions take signed words.
   const word = isa === "avx512" || isa === "avx2" ? `i16x${lanes}` : `u16x${lanes}`;
   return helper(

@@ -1,5 +1,6 @@
 /** The accumulator tiles of contractions as C functions: rows times columns of a panel, one fma chain per output. Must not know kernels or where x comes from. */
 import type { ContractionSchedule } from "../ir/schedule.js";
+import { formOf } from "./c-scalar.js";
 import { isaTable, type TargetIsa } from "./helpers.js";
 import { usualContractionSchedule } from "./schedule.js";
 import { storedSuffix, type Stored } from "./stored.js";
@@ -56,7 +57,7 @@ function oneStep(isa: TargetIsa, tile: Tile, load: string, fetch: string): strin
   const { lanes, held } = isaTable[isa].tile;
   const vectors = columnsOf(1, tile, lanes) / lanes;
   const type = `f32x${lanes}`;
-  const form = lanes === 16 ? "f32" : type;
+  const form = formOf("f32", lanes);
   const [forRows, forVectors] = [
     `#pragma GCC unroll ${tile.rows}\nfor (int m = 0; m < rows; m++)`,
     `#pragma GCC unroll ${vectors}\nfor (int v = 0; v < vectors; v++)`,
@@ -91,7 +92,7 @@ export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, cut: boo
   const { lanes } = isaTable[isa].tile;
   const vectors = columnsOf(1, tile, lanes) / lanes;
   const type = `f32x${lanes}`;
-  const form = lanes === 16 ? "f32" : type;
+  const form = formOf("f32", lanes);
   const suffix = storedSuffix(stored) + size;
   const call = (height: number, whole: boolean, fetch: string): string => {
     const columns = columnsOf(height, tile, lanes);

@@ -25,3 +25,6 @@ export function widenBf16(bits: Uint16Array): Float32Array {
 /** Values as a buffer of `dtype` holds them: f32 values are rounded for bf16, everything else is taken as it is. */
 export const asStored = (dtype: DType, values: HostArray): HostArray =>
   dtype === "bf16" && values instanceof Float32Array ? roundToBf16(values) : values;
+
+/** The inverse: stored bf16 as the f32 values they stand for, everything else as it is. */
+export const asRead = (values: HostArray): Exclude<HostArray, Uint16Array> => (values instanceof Uint16Array ? widenBf16(values) : values);

@@ -1,5 +1,5 @@
 /** Contractions: sums of products over one axis, each output element one chain with that axis ascending. */
-import { widenBf16 } from "../bf16.js";
+import { asRead } from "../bf16.js";
 import { sameDim } from "../dim.js";
 import type { Node } from "../graph.js";
 import type { OpSpec } from "../ops.js";
@@ -37,7 +37,7 @@ export const contractionOps: readonly OpSpec[] = [
       const depth = weight.shape[1] as number;
       const rows = out === 0 ? 0 : output.length / out;
       const a = x.data;
-      const w = weight.data instanceof Uint16Array ? widenBf16(weight.data) : weight.data;
+      const w = asRead(weight.data);
       for (let row = 0; row < rows; row++) {
         for (let n = 0; n < out; n++) {
           let sum = 0;

@@ -148,12 +148,16 @@ export class KronosGenerator {
   #reserve(run: Run): void {
     const { steps, window } = run.request;
     const lengths = run.sequences.map(({ context }) => Math.min(context.coarse.length, window));
-    const { prefix, path } = this.#caches;
-    prefix.blocks.ensure(run.sequences.length, Math.max(...lengths));
-    prefix.dependency.ensure(run.sequences.length, Math.max(...lengths));
+    this.#ensure("prefix", run.sequences.length, Math.max(...lengths));
     // Never empty: the step program has these caches among its arguments even when every window slides.
-    path.blocks.ensure(run.rows.length, steps + 15);
-    path.dependency.ensure(run.rows.length, steps + 15);
+    this.#ensure("path", run.rows.length, steps + 15);
+  }
+
+  /** Room for `rows` rows of `slots` keys in the blocks and the dependency layer alike. */
+  #ensure(pair: "prefix" | "path" | "window", rows: number, slots: number): void {
+    const { blocks, dependency } = this.#caches[pair];
+    blocks.ensure(rows, slots);
+    dependency.ensure(rows, slots);
   }
 
   #cachesOf(name: "prefix" | "path" | "window"): KronosCaches {
@@ -197,14 +201,12 @@ export class KronosGenerator {
     }
     for (let from = 0, part = 0; from < alone.length; from += perCall, part++) {
       const members = alone.slice(from, from + perCall);
-      const { blocks, dependency } = this.#caches.window;
-      blocks.ensure(Math.min(perCall, alone.length), longest);
-      dependency.ensure(Math.min(perCall, alone.length), longest);
+      this.#ensure("window", Math.min(perCall, alone.length), longest);
       const lengths = members.map(lengthOf);
       const before = known[part];
       const states = { caches: this.#cachesOf("window"), rotary: this.#rotaryFor(window) };
       const inputs =
-        before?.states.caches.blocks === blocks.layers && same(before.rows, members) && same(before.lengths, lengths)
+        before?.states.caches.blocks === states.caches.blocks && same(before.rows, members) && same(before.lengths, lengths)
           ? before
           : new PrefillArguments(run, members, lengths, [...members.keys()], states);
       known[part] = inputs;
@@ -224,10 +226,7 @@ export class KronosGenerator {
 
   async #sharedWindows(run: Run, step: number, rows: readonly number[]): Promise<void> {
     const { window, forced, signal } = run.request;
-    const { blocks, dependency } = this.#caches.window;
-    const sequences = new Set(rows.map((row) => run.rows[row]?.sequence)).size;
-    blocks.ensure(sequences, window - step);
-    dependency.ensure(sequences, window - step);
+    this.#ensure("window", new Set(rows.map((row) => run.rows[row]?.sequence)).size, window - step);
     // A path that slides no longer needs what it had cached for its steps.
     const states = { common: this.#cachesOf("window"), own: this.#cachesOf("path"), rotary: this.#rotaryFor(window) };
     const program = this.#program("window", forced !== undefined, (given: WindowInputs) => this.#network.window(given));

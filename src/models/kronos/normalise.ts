@@ -1,4 +1,5 @@
 /** Candles as the published predictor prepares them (model-spec C.6): missing columns filled, each column standardised in float32, clipped, and back. */
+import { averageRows } from "../average.js";
 import { candleColumns } from "./config.js";
 
 /** Columns by name, [L] each; volume and amount may be missing. */
@@ -60,10 +61,5 @@ export function denormalise(value: number, column: number, { mean, deviation }: 
 
 /** Mean over paths of normalised candles [paths][count], float32. */
 export function averagePaths(values: Float32Array, paths: number, count: number): Float32Array {
-  if (paths === 1) return values.slice(0, count);
-  return Float32Array.from({ length: count }, (_, index) => {
-    let sum = 0;
-    for (let path = 0; path < paths; path++) sum += values[path * count + index] as number;
-    return sum / paths;
-  });
+  return paths === 1 ? values.slice(0, count) : averageRows(values, paths, count);
 }

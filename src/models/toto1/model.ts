@@ -1,5 +1,6 @@
 /** Toto 1.0 as a ForecastModel: requests checked, padded and chunked into decode calls, answers sorted back. */
 import type { Device } from "../../runtime/device.js";
+import { averageRows } from "../average.js";
 import { InputError } from "../input-error.js";
 import { checksOf, inspectPrograms, type ModelInspection } from "../inspection.js";
 import type { ForecastModel, ModelReport, ModelRequest, ModelSeries, ModelSeriesAnswer } from "../model.js";
@@ -210,15 +211,7 @@ export class Toto1Model implements ForecastModel {
 
   #answer(paths: readonly Float32Array[], { horizon, samples }: ModelRequest): ModelSeriesAnswer {
     if (samples === 0) return { mean: paths };
-    const mean = paths.map((values) => {
-      const result = new Float32Array(horizon);
-      for (let t = 0; t < horizon; t++) {
-        let sum = 0;
-        for (let path = 0; path < samples; path++) sum += values[path * horizon + t] as number;
-        result[t] = sum / samples;
-      }
-      return result;
-    });
+    const mean = paths.map((values) => averageRows(values, samples, horizon));
     return { mean, paths };
   }
 

@@ -1,5 +1,6 @@
 /** Toto 2.0 as a ForecastModel: requests checked, padded and chunked into decode calls, answers sorted back. */
 import type { Device } from "../../runtime/device.js";
+import { averageRows } from "../average.js";
 import { InputError } from "../input-error.js";
 import { checksOf, inspectPrograms, type ModelInspection } from "../inspection.js";
 import type { ForecastModel, ModelReport, ModelRequest, ModelSeries, ModelSeriesAnswer } from "../model.js";
@@ -195,7 +196,7 @@ export class Toto2Model implements ForecastModel {
       ...decoded.map((answer) => cropped(answer, levels, horizon)),
       ...knownFuture.map((future) => repeated(future, levels, horizon)),
     ];
-    const mean = values.map((row) => meanOf(row, levels, horizon));
+    const mean = values.map((row) => averageRows(row, levels, horizon));
     return {
       mean,
       quantiles: { levels: quantileLevels, values },
@@ -290,17 +291,6 @@ function joined(before: Float32Array, after: Float32Array): Float32Array {
   const result = new Float32Array(before.length + after.length);
   result.set(before);
   result.set(after, before.length);
-  return result;
-}
-
-/** [horizon] of [levels * horizon]. */
-function meanOf(row: Float32Array, levels: number, horizon: number): Float32Array {
-  const result = new Float32Array(horizon);
-  for (let t = 0; t < horizon; t++) {
-    let sum = 0;
-    for (let level = 0; level < levels; level++) sum += row[level * horizon + t] as number;
-    result[t] = sum / levels;
-  }
   return result;
 }
 

@@ -1,5 +1,5 @@
 /** States in native memory: row-major, or weight matrices packed into column panels. */
-import { asStored, widenBf16 } from "../../ir/bf16.js";
+import { asRead, asStored } from "../../ir/bf16.js";
 import { evaluateDim, type SizeBindings } from "../../ir/dim.js";
 import { dtypes, viewAs, type HostArray } from "../../ir/dtype.js";
 import type { StateDeclaration } from "../../ir/graph.js";
@@ -28,8 +28,10 @@ export function useStates(states: readonly NativeState[]): () => void {
   };
 }
 
-const asFloats = (values: HostArray): Float32Array =>
-  values instanceof Float32Array ? values : values instanceof Uint16Array ? widenBf16(values) : Float32Array.from(values as Int32Array);
+function asFloats(values: HostArray): Float32Array {
+  const read = asRead(values);
+  return read instanceof Float32Array ? read : Float32Array.from(read);
+}
 
 export class NativeState implements StateBuffer {
   readonly shape: readonly number[];
