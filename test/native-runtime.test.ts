@@ -2,9 +2,8 @@
  * The native runtime: step tables over several threads, abort, off-loop runs, memory and the two weight-preparation loops.
  * Kernels here are a few lines of C written for the purpose; nothing of the code generator is used.
  */
-import { availableParallelism } from "node:os";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, release, tmpdir } from "node:os";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -113,6 +112,18 @@ function writeTable(library: NativeLibrary, addresses: ReadonlyMap<string, numbe
   });
   return buffer;
 }
+
+/** Length of a thread's turns on its core in ns, where the system lets threads ask for one and tells: Linux from 6.12 on. NaN when it does not, or the thread has gone. */
+function turnOf(thread: number | string): number {
+  try {
+    return Number(/^se\.slice +: +(\d+)$/m.exec(readFileSync(`/proc/self/task/${thread}/sched`, "utf8"))?.[1]);
+  } catch {
+    return NaN;
+  }
+}
+const [major = 0, minor = 0] = release().split(".").map(Number);
+const hasTurns = (major > 6 || (major === 6 && minor >= 12)) && turnOf(process.pid) > 0;
+if (compiler && !hasTurns) console.log("skipped: lengths of turns; this system tells none");
 
 const plainRun = { threads: 1, abortWord: 0, scratchBytes: 0, profile: false };
 const threadCounts = [1, 2, 3, 4];
@@ -249,6 +260,17 @@ describe.skipIf(!compiler)("native runtime", { timeout: 60_000 }, () => {
     expect(turns).toBeGreaterThan(2);
     expect(library.counters.waits - waitsBefore).toBeGreaterThanOrEqual(1);
     expect(library.counters.waits - waitsBefore).toBeLessThanOrEqual(2);
+    table.free();
+  });
+
+  test.skipIf(!hasTurns)("threads of the pool and the dispatcher cut in when they wake, threads of Node stay as they are", async () => {
+    const table = writeTable(library, addresses, [{ kernel: "spin_for", numbers: [0], units: 2 }]);
+    const turns = (): number[] => readdirSync("/proc/self/task").map(turnOf);
+    const before = turnOf(process.pid);
+    await library.submit(table.address, 1, { ...plainRun, threads: 2 });
+    expect(turns().filter((turn) => turn === 100_000).length).toBeGreaterThanOrEqual(2);
+    expect(turnOf(process.pid)).toBe(before);
+    expect(before).toBeGreaterThan(100_000);
     table.free();
   });
 
