@@ -11,7 +11,7 @@ export type { ModelInspection } from "./models/inspection.js";
 export type { QuantileDecoding } from "./models/model.js";
 export { InputError } from "./forecast/errors.js";
 
-export { compile, constant, Tensor, tap, type Compiled, type CompileSettings } from "./tensor/index.js";
+export { compile, constant, Tensor, tap, type CallChain, type Compiled, type CompileSettings } from "./tensor/index.js";
 export {
   attention,
   concat,

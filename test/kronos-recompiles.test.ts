@@ -1,4 +1,4 @@
-/** Any context, horizon, number of samples and batch runs the programs that were compiled once, one call per candle. */
+/** Any context, horizon, number of samples and batch runs the programs that were compiled once, many candles per call. */
 import { describe, expect, test } from "vitest";
 import { loadTiny, makeCandles, randomNumbers, request } from "./kronos-harness.js";
 
@@ -26,20 +26,41 @@ describe(`seed ${seed}`, () => {
     model.dispose();
   });
 
-  test("a candle is one foreign call for all paths and series while windows hold", async () => {
+  test("sixteen candles are one foreign call for all paths and series while windows hold", async () => {
     const model = loadTiny();
-    const series = [makeCandles(1, 30, 16), makeCandles(2, 44, 16), makeCandles(3, 9, 16)];
-    await model.predict(request(series, 16, 5));
-    const report = model.report();
-    expect([report.steps, report.capturedSteps, report.foreignCallsPerStep]).toEqual([16, 16, 1]);
+    const series = [makeCandles(1, 30, 19), makeCandles(2, 40, 19), makeCandles(3, 9, 19)];
+    const counts = (): number[] => {
+      const reports = model.programs.map((program) => program.report()).filter(({ name }) => /prefill|step/.test(name));
+      const { steps, capturedSteps } = model.report();
+      return [steps, capturedSteps, reports.reduce((sum, { foreignCalls }) => sum + foreignCalls, 0)];
+    };
+    await model.predict(request(series, 19, 5));
+    // The prefill, and the step that is compiled, are calls of their own.
+    expect(counts()).toEqual([19, 19, 1 + 1 + 2]);
+    await model.predict(request(series, 19, 5));
+    expect(counts()).toEqual([38, 38, 4 + 1 + 2]);
     model.dispose();
+  });
+
+  test("candles go one by one once a window slides, and in the other modes", async () => {
+    const model = loadTiny();
+    await model.predict(request([makeCandles(1, 10, 12), makeCandles(2, 60, 12)], 12, 2));
+    const step = model.programs.map((program) => program.report()).find(({ name }) => name === "kronos.step");
+    // Windows hold 64 tokens: steps 1 to 4 of both series together, then 7 of one alone.
+    expect([step?.calls, step?.foreignCalls]).toEqual([11, 1 + 1 + 7]);
+    model.dispose();
+    const other = loadTiny({ mode: "default" });
+    await other.predict(request([makeCandles(1, 10, 12)], 12, 2));
+    const slow = other.programs.map((program) => program.report()).find(({ name }) => name === "kronos.step");
+    expect(slow?.foreignCalls).toBe((slow?.calls as number) * (slow?.specializations[0]?.launches as number));
+    other.dispose();
   });
 
   test("the work of a step does not grow: one program, one token per path", async () => {
     const model = loadTiny();
     await model.predict(request([makeCandles(1, 10, 40)], 40, 2));
     const step = model.programs[3]?.report();
-    expect([step?.calls, step?.compiles, step?.foreignCalls]).toEqual([39, 1, 39]);
+    expect([step?.calls, step?.compiles, step?.foreignCalls]).toEqual([39, 1, 1 + 3]);
     const prefill = model.programs[2]?.report();
     expect(prefill?.calls).toBe(1);
     model.dispose();

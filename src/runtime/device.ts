@@ -116,12 +116,22 @@ export interface WatchedLaunch {
   readonly stored: readonly { readonly node: number; read(): Uint8Array }[];
 }
 
+/** Inputs that a run of a chain takes from the run before, by the name of that one's output. */
+export type ChainLinks = ReadonlyMap<string, string>;
+
 /** A loaded segment. Calls on one executable queue behind each other; calls on several may overlap. */
 export interface Executable {
   readonly counters: ExecutableCounters;
   readonly sources: readonly GeneratedSource[];
   runSync(request: RunRequest): RunResult;
   run(request: RunRequest): Promise<RunResult>;
+  /** How many runs like this one `runChain` makes in one foreign call, at least 1. Absent, like `runChain`, where runs are made one at a time. */
+  chainLength?(request: RunRequest): number;
+  /**
+   * Runs that follow each other, equal in sizes and States, at most `chainLength`: one foreign call off the event loop. From the second on, inputs named in `links` are
+   * outputs of the run before, and what the request holds for them is not looked at. Rejects as a whole when it is aborted.
+   */
+  runChain?(requests: readonly RunRequest[], links: ChainLinks): Promise<RunResult[]>;
   /** Runs once with the profiler on: time per launch, in launch order. */
   profile(request: RunRequest): KernelProfile[];
   /** The same off the event loop; answers no results. Absent on devices that do not run kernels one after another. */

@@ -17,6 +17,7 @@ import {
   type GuardField,
   type Leaf,
 } from "./arguments.js";
+import { chainedCalls, type Chain } from "./chain.js";
 import { hasSchedules } from "./autotune/executable.js";
 import { CheckCounts, checkSetting, type CheckSetting } from "./check.js";
 import { emitEvent } from "./events.js";
@@ -145,14 +146,35 @@ export class CompiledCore {
     return this.#runPlan(plan, plan.request([...call.arrays.values()], signal, false));
   }
 
+  /** Answers of the first calls of a chain, at least one: as many as go in one foreign call, when they repeat the last call in all but data. */
+  async callChain(chain: Chain, signal?: AbortSignal): Promise<unknown[]> {
+    const first = chain.argumentsOf(0);
+    const plan = this.#lastPlan;
+    const alone = !plan || this.options.taps || this.#disposed || plan.stance !== this.#stance;
+    const calls = alone ? undefined : chainedCalls(plan, plan.specialization.replayable.executable, chain, first, signal);
+    if (!plan || !calls) return [await this.call(first, signal)];
+    const { requests, links, last } = calls;
+    this.counters.calls += requests.length;
+    this.counters.capturedCalls += requests.length;
+    this.#lastArguments = last;
+    const results = await this.#whileRunning(plan, () => calls.run(requests, links));
+    return results.map((result) => this.#answer(plan.answers, result));
+  }
+
   async #runPlan(plan: CallPlan, request: RunRequest): Promise<unknown> {
     const { executable } = plan.specialization.replayable;
     if (plan.replay === "one-call") this.counters.capturedCalls++;
+    const tuned = autotuned(executable);
+    const ready = tuned && !tuned.isReady(request) ? () => this.#loader.timed("search", () => tuned.ready(request)) : undefined;
+    return this.#answer(plan.answers, await this.#whileRunning(plan, () => executable.run(request), ready));
+  }
+
+  async #whileRunning<T>(plan: CallPlan, run: () => Promise<T>, ready?: () => Promise<unknown>): Promise<T> {
+    const { executable } = plan.specialization.replayable;
     this.#running.set(executable, (this.#running.get(executable) ?? 0) + 1);
     try {
-      const tuned = autotuned(executable);
-      if (tuned && !tuned.isReady(request)) await this.#loader.timed("search", () => tuned.ready(request));
-      return this.#answer(plan.answers, await inOrder(plan.mutable, () => executable.run(request)));
+      if (ready) await ready();
+      return await inOrder(plan.mutable, run);
     } finally {
       const left = (this.#running.get(executable) ?? 1) - 1;
       if (left > 0) this.#running.set(executable, left);

@@ -1,4 +1,5 @@
 /** What the tensor layer may use of tracing. */
+export type { Chain } from "./chain.js";
 export { CompiledCore, type CompileOptions } from "./compile.js";
 export { onProgram } from "./ahead.js";
 export { BitDifferenceError, type CheckSetting } from "./check.js";

@@ -69,6 +69,13 @@ export class Answers {
     return restoreOutputs(this.traced.structure, values);
   }
 
+  /** The output behind a field of the returned structure; undefined when that is no tensor. */
+  outputOf(field: string): { readonly name: string; readonly dtype: Value["dtype"]; readonly length: number } | undefined {
+    const part = (this.traced.structure as Readonly<Record<string, unknown>> | undefined)?.[field];
+    const place = part instanceof OutputNumber ? this.#outputs[part.index] : undefined;
+    return place && { name: place.name, dtype: place.dtype, length: place.axes.reduce((product, axis) => product * axis, 1) };
+  }
+
   /** Tapped values by name. */
   taps(results: RunResult): Map<string, Value> {
     return new Map(this.#taps.map((place, index) => [this.traced.tapNames[index] as string, this.#valueAt(place, results)]));

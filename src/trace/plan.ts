@@ -1,7 +1,7 @@
 /** What is settled once for a specialization and its sizes and states, and then holds for every call that brings only other data. Must not run anything. */
 import type { SizeBindings } from "../ir/dim.js";
 import type { HostArray } from "../ir/dtype.js";
-import type { Replay, RunRequest, StateBuffer } from "../runtime/device.js";
+import type { ChainLinks, Replay, RunRequest, StateBuffer } from "../runtime/device.js";
 import { Answers, type MakeValue } from "./outputs.js";
 import { CallPattern } from "./repeat.js";
 import { mutableStates } from "./run-order.js";
@@ -9,6 +9,7 @@ import type { Call, Replayable, ReplayableSpecialization } from "./specializatio
 import type { Stance } from "./stance.js";
 import { State } from "./state.js";
 import type { Segment } from "./tracer.js";
+import type { Value } from "./value.js";
 
 export class CallPlan {
   readonly pattern: CallPattern;
@@ -18,6 +19,7 @@ export class CallPlan {
   readonly #sizes: SizeBindings;
   /** Inputs of the graph, each with the position of its array among the call's. */
   readonly #inputs: readonly { readonly name: string; readonly at: number }[];
+  readonly #dtypes: ReadonlyMap<string, Value["dtype"]>;
   readonly answers: Answers;
 
   constructor(
@@ -37,6 +39,7 @@ export class CallPlan {
     this.#sizes = sizesOf(call, segment);
     const paths = [...call.arrays.keys()];
     this.#inputs = segment.graph.inputs.map(({ name }) => ({ name, at: paths.indexOf(name) }));
+    this.#dtypes = new Map(segment.graph.inputs.map(({ name, node }) => [name, node.dtype]));
     this.answers = new Answers(replayable, call.sizes, make);
   }
 
@@ -49,6 +52,21 @@ export class CallPlan {
     }
     const request = { inputs, states: this.#states, sizes: this.#sizes, replay: this.replay };
     return signal ? { ...request, signal } : request;
+  }
+
+  /** Inputs and outputs of the graph behind tensors that are arguments, whose `arrays` these are, and fields of the answer. */
+  links(arrays: readonly HostArray[], carried: Readonly<Record<string, Value>>): ChainLinks {
+    const { name } = this.specialization.replayable.segment.graph;
+    const link = ([field, { content }]: [string, Value]): [string, string] => {
+      const at = content.kind === "concrete" ? arrays.indexOf(content.array) : -1;
+      const input = this.#inputs.find((one) => one.at === at);
+      const output = this.answers.outputOf(field);
+      if (!input) throw new TypeError(`${name}: the tensor carried from "${field}" is none of the arguments`);
+      if (!output || output.dtype !== this.#dtypes.get(input.name) || output.length !== arrays[at]?.length)
+        throw new TypeError(`${name}: the answer's "${field}" is no tensor of the dtype and size of the argument that it is carried to`);
+      return [input.name, output.name];
+    };
+    return new Map(Object.entries(carried).map(link));
   }
 }
 

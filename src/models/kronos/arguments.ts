@@ -113,6 +113,12 @@ export class StepArguments {
     };
   }
 
+  /** What a step takes from the answer of the one before, where that is about the same rows. */
+  get carried(): { readonly coarse: Tensor; readonly fine: Tensor } {
+    const { coarse, fine } = this.#stream.tensors;
+    return { coarse, fine };
+  }
+
   /** The arguments that draw candle `step`, until they are filled again. */
   at(step: number): StepInputs {
     for (let index = 0; index < this.#members.length; index++) {

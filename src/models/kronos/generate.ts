@@ -112,20 +112,20 @@ export class KronosGenerator {
     // Paths only ever go from the first of these to the second.
     let incremental: StepArguments | undefined;
     const sliding: PrefillArguments[] = [];
-    for (let step = 1; step < steps; step++) {
+    for (let step = 1; step < steps;) {
       const fits = ({ length }: Row): boolean => this.options.cached && length + step <= window;
-      const held = run.rows.reduce((count, row) => count + Number(fits(row)), 0);
-      if (held > 0) {
-        if (incremental?.rows.length !== held) incremental = this.#stepArguments(run, indicesOf(run.rows, fits));
-        await this.#step(run, step, incremental);
+      const held = indicesOf(run.rows, fits);
+      const slid = indicesOf(run.rows, (row) => !fits(row));
+      // Steps follow each other without a look at their tokens until a window slides; then all rows go candle by candle.
+      const longest = Math.max(...run.rows.map(({ length }) => length));
+      const most = slid.length > 0 ? 1 : Math.min(steps, window - longest + 1) - step;
+      let made = 1;
+      if (held.length > 0) {
+        if (incremental?.rows.length !== held.length) incremental = this.#stepArguments(run, held);
+        made = await this.#steps(run, step, most, incremental);
       }
-      if (held < run.rows.length)
-        await this.#windows(
-          run,
-          step,
-          indicesOf(run.rows, (row) => !fits(row)),
-          sliding,
-        );
+      if (slid.length > 0) await this.#windows(run, step, slid, sliding);
+      step += made;
     }
     const values = await this.#decode(run);
     return { context, tokens: run.rows.map(({ coarse, fine }) => ({ coarse, fine })), values };
@@ -243,10 +243,18 @@ export class KronosGenerator {
     return new StepArguments(run, rows, { own, prefix, rotary: this.#rotaryFor(run.request.window) });
   }
 
-  /** The next candle of paths whose window still holds all tokens: one token each. */
-  async #step(run: Run, step: number, inputs: StepArguments): Promise<void> {
+  /** The next candles of paths whose window still holds all tokens, at most `most`: one token each. Answers how many there are. */
+  async #steps(run: Run, first: number, most: number, inputs: StepArguments): Promise<number> {
     const program = this.#program("step", run.request.forced !== undefined, (given: StepInputs) => this.#network.step(given));
-    run.accept(step, inputs.rows, await program.run([inputs.at(step)], run.request.signal), program.taps());
+    const argumentsOf = (index: number): [StepInputs] => [inputs.at(first + index)];
+    const candles = await program.runChain({ most, argumentsOf, carried: inputs.carried }, run.request.signal);
+    let accepted = 0;
+    for (const candle of candles) {
+      // Who is told of a candle may abort: nothing more is said then, and the next step throws.
+      if (accepted > 0 && run.request.signal?.aborted) break;
+      run.accept(first + accepted++, inputs.rows, candle, program.taps());
+    }
+    return accepted;
   }
 
   /** Tables for windows of usual length; a longer one makes larger tables, which is one recompile. */

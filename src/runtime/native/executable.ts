@@ -1,25 +1,32 @@
 /** A Program loaded on the native device: binds sizes to a step table once per set of sizes and states, then replays it. */
 import { evaluateDim, type SizeBindings } from "../../ir/dim.js";
-import { dtypes, viewAs, type HostArray } from "../../ir/dtype.js";
-import type { BufferReference, KernelLaunch, Program, Units } from "../../ir/kernel.js";
+import type { BufferReference, Program } from "../../ir/kernel.js";
 import { packArena } from "../arena.js";
-import { AbortedError, type Executable, type KernelProfile, type RunRequest, type RunResult, type WatchedLaunch } from "../device.js";
-import { runStatus, stepFlags, stepLayout, type NativeBuffer, type NativeLibrary, type RunOptions } from "./contract.js";
+import {
+  AbortedError,
+  type ChainLinks,
+  type Executable,
+  type KernelProfile,
+  type RunRequest,
+  type RunResult,
+  type WatchedLaunch,
+} from "../device.js";
+import { canChain, NativeChain, type ChainParts } from "./chain.js";
+import { runStatus, stepLayout, type NativeBuffer, type NativeLibrary, type RunOptions } from "./contract.js";
+import { bytesOf, copyPlaces, fillPlaces, placeAt, type Place } from "./places.js";
 import type { RunRecorder } from "./recording.js";
+import { writeStepTable } from "./step-table.js";
 import { stateFrees, useStates, type NativeState } from "./state.js";
 
 /** Work that may be done on the event loop's thread, a fraction of a millisecond; more is handed to the dispatcher. */
 const inlineFlops = 5e7;
 /** Longest time without a turn of the event loop, in ms. */
 const turnMilliseconds = 3;
+/** Work of the runs that go into one chain, a byte of memory as much as eight flops: some 50 ms of two cores. Other forecasts wait for its end. */
+const chainedWork = 1e10;
+const longestChain = 16;
 /** Bindings kept per executable; the least recently used goes first. */
 const keptBindings = 32;
-
-/** Where an input or output lies in the arena. */
-interface Place {
-  readonly name: string;
-  readonly values: HostArray;
-}
 
 /** A step table with every address and size filled in. */
 interface Binding {
@@ -33,6 +40,10 @@ interface Binding {
   readonly generation: number;
   /** Useful work of the whole program at these sizes. */
   readonly flops: number;
+  /** What a chain of its runs is laid out from. */
+  readonly parts: ChainParts;
+  /** Made when runs of it are first chained. */
+  chain: NativeChain | undefined;
 }
 
 /** What the last binding was made for. Most calls repeat it, and a caller that knows so brings the very same sizes and map of states. */
@@ -45,19 +56,25 @@ interface LastBinding {
   readonly binding: Binding;
 }
 
+function freeBinding({ table, chain }: Binding): void {
+  table.free();
+  chain?.free();
+}
+
+const sameLinks = (a: ChainLinks, b: ChainLinks): boolean =>
+  a === b || (a.size === b.size && [...a].every(([input, output]) => b.get(input) === output));
+
 const sameSizes = (a: SizeBindings, b: SizeBindings): boolean => {
   const names = Object.keys(a);
   return names.length === Object.keys(b).length && names.every((name) => a[name] === b[name]);
 };
-
-const unitsOf = ({ dim, divide, times }: Units, sizes: SizeBindings): number =>
-  Math.ceil(evaluateDim(dim, sizes) / divide) * evaluateDim(times, sizes);
 
 export class NativeExecutable implements Executable {
   readonly #bindings = new Map<string, Binding>();
   readonly #abortWord: NativeBuffer;
   readonly #abort: Int32Array;
   #last: LastBinding | undefined;
+  #chainable: { readonly sizes: SizeBindings; readonly length: number } | undefined;
   #lastTurn = 0;
   #arena: NativeBuffer | undefined;
   #sources: Executable["sources"] | undefined;
@@ -114,8 +131,8 @@ export class NativeExecutable implements Executable {
       this.#foreignCalls++;
       this.#check(this.library.run(table.address + at * stepLayout.bytes, step, options), request);
     }
-    const results = this.#collect(binding);
-    if (options.profile) this.#record(binding, request, this.#foreignCalls - calls, start);
+    const results = copyPlaces(binding.outputs);
+    if (options.profile) this.#record(binding.table, 1, request, this.#foreignCalls - calls, start);
     return results;
   }
 
@@ -124,10 +141,44 @@ export class NativeExecutable implements Executable {
       const calls = this.#foreignCalls;
       const options = this.#options(binding, this.recorder.isOpen);
       await this.#launchAll(binding, options, request);
-      const results = this.#collect(binding);
-      if (options.profile) this.#record(binding, request, this.#foreignCalls - calls, start);
+      const results = copyPlaces(binding.outputs);
+      if (options.profile) this.#record(binding.table, 1, request, this.#foreignCalls - calls, start);
       return results;
     });
+  }
+
+  chainLength({ sizes, replay }: RunRequest): number {
+    if (replay !== "one-call" || !canChain(this.program)) return 1;
+    if (this.#chainable?.sizes !== sizes) {
+      const work = this.program.launches.reduce(
+        (sum, { flops, bytes }) => sum + evaluateDim(flops, sizes) + 8 * evaluateDim(bytes, sizes),
+        0,
+      );
+      this.#chainable = { sizes, length: Math.max(1, Math.min(longestChain, Math.floor(chainedWork / work))) };
+    }
+    return this.#chainable.length;
+  }
+
+  runChain(requests: readonly RunRequest[], links: ChainLinks): Promise<RunResult[]> {
+    const request = requests[0] as RunRequest;
+    return this.#inTurn(request, async (binding, start) => {
+      const { length } = requests;
+      this.#runs += length - 1;
+      const chain = this.#chainOf(binding, links, this.chainLength(request));
+      chain.fill(requests);
+      const options = this.#options(binding, this.recorder.isOpen);
+      await this.#launch(chain.table.address, length * this.program.launches.length, length * binding.flops, options, request);
+      const results = chain.results(length);
+      if (options.profile) this.#record(chain.table, length, request, 1, start);
+      return results;
+    });
+  }
+
+  #chainOf(binding: Binding, links: ChainLinks, length: number): NativeChain {
+    const known = binding.chain;
+    if (known && sameLinks(known.links, links)) return known;
+    known?.free();
+    return (binding.chain = new NativeChain(binding.parts, links, length));
   }
 
   #inTurn<T>(request: RunRequest, body: (binding: Binding, start: number) => Promise<T>): Promise<T> {
@@ -184,9 +235,9 @@ export class NativeExecutable implements Executable {
     this.#check(this.library.run(table, count, options), request);
   }
 
-  #record({ table }: Binding, { sizes }: RunRequest, foreignCalls: number, start: number): void {
+  #record(table: NativeBuffer, runs: number, { sizes }: RunRequest, foreignCalls: number, start: number): void {
     const milliseconds = performance.now() - start;
-    this.recorder.add({ program: this.program, table: table.view, sizes, foreignCalls, milliseconds });
+    this.recorder.add({ program: this.program, table: table.view, sizes, runs, foreignCalls, milliseconds });
   }
 
   profile(request: RunRequest): KernelProfile[] {
@@ -227,7 +278,7 @@ export class NativeExecutable implements Executable {
       );
       watch({ kernel: symbol, nodes, stored });
     });
-    return this.#collect(binding);
+    return copyPlaces(binding.outputs);
   }
 
   dispose(): void {
@@ -239,7 +290,7 @@ export class NativeExecutable implements Executable {
 
   #free(): void {
     this.#last = undefined;
-    for (const binding of this.#bindings.values()) binding.table.free();
+    for (const binding of this.#bindings.values()) freeBinding(binding);
     this.#bindings.clear();
     this.#arena?.free();
     this.#arena = undefined;
@@ -259,20 +310,8 @@ export class NativeExecutable implements Executable {
     if (this.#disposed) throw new Error(`${this.program.name} was disposed and cannot run again`);
     this.#abort[0] = 0;
     const bound = this.#bound(request);
-    for (const { name, values } of bound.binding.inputs) {
-      const given = request.inputs.get(name);
-      if (!given) throw new Error(`input "${name}" of ${this.program.name} is missing`);
-      if (given.length !== values.length)
-        throw new Error(`input "${name}" of ${this.program.name} has ${given.length} values, expected ${values.length}`);
-      values.set(given);
-    }
+    fillPlaces(bound.binding.inputs, request, this.program.name);
     return bound;
-  }
-
-  #collect(binding: Binding): RunResult {
-    const results: RunResult = new Map();
-    for (const { name, values } of binding.outputs) results.set(name, values.slice());
-    return results;
   }
 
   #bound(request: RunRequest): LastBinding {
@@ -298,22 +337,20 @@ export class NativeExecutable implements Executable {
       this.#bindings.set(key, known);
       return known;
     }
-    known?.table.free();
+    if (known) freeBinding(known);
     const made = this.#bind(sizes, new Map(bound.map((state) => [state.declaration.name, state])));
     this.#bindings.set(key, made);
-    const [oldest] = this.#bindings.keys();
-    if (this.#bindings.size > keptBindings && oldest !== undefined) {
-      this.#bindings.get(oldest)?.table.free();
-      this.#bindings.delete(oldest);
+    const [oldest] = this.#bindings;
+    if (this.#bindings.size > keptBindings && oldest) {
+      freeBinding(oldest[1]);
+      this.#bindings.delete(oldest[0]);
     }
     return made;
   }
 
   #bind(sizes: SizeBindings, states: ReadonlyMap<string, NativeState>): Binding {
     const { program } = this;
-    const inputBytes = program.inputs.map(({ shape, dtype }) =>
-      shape.reduce<number>((total, dim) => total * evaluateDim(dim, sizes), dtypes[dtype].bytes),
-    );
+    const inputBytes = program.inputs.map((input) => bytesOf(input, sizes));
     const always = { first: 0, last: program.launches.length };
     const values = program.buffers.map(({ bytes, first, last }) => ({ bytes: evaluateDim(bytes, sizes), first, last }));
     const { offsets, bytes } = packArena([...inputBytes.map((size) => ({ bytes: size, ...always })), ...values], this.reuse);
@@ -324,25 +361,17 @@ export class NativeExecutable implements Executable {
       const index = reference.kind === "input" ? (inputIndex.get(reference.name) as number) : program.inputs.length + reference.buffer;
       return arena.address + (offsets[index] as number);
     };
-    const table = this.#writeTable(sizes, address);
-    const place = (offset: number, dtype: keyof typeof dtypes, shape: readonly unknown[]): HostArray =>
-      viewAs(
-        dtype,
-        arena.view,
-        offset,
-        shape.reduce<number>((total, dim) => total * evaluateDim(dim as number, sizes), 1),
-      );
+    const table = writeStepTable(this.library, program.launches, this.entries, sizes, [address]);
     return {
       table,
       scratchBytes: Math.max(64, ...program.launches.map((launch) => evaluateDim(launch.scratchBytes, sizes))),
-      inputs: program.inputs.map(({ name, dtype, shape }, index) => ({ name, values: place(offsets[index] as number, dtype, shape) })),
-      outputs: program.outputs.map(({ name, dtype, shape, source }) => ({
-        name,
-        values: place(address(source) - arena.address, dtype, shape),
-      })),
+      inputs: program.inputs.map((input, index) => placeAt(input, sizes, arena.view, offsets[index] as number)),
+      outputs: program.outputs.map((output) => placeAt(output, sizes, arena.view, address(output.source) - arena.address)),
       buffers: values.map((buffer, index) => new Uint8Array(arena.view, offsets[program.inputs.length + index] as number, buffer.bytes)),
       generation: this.#generation,
       flops: program.launches.reduce((sum, launch) => sum + evaluateDim(launch.flops, sizes), 0),
+      parts: { library: this.library, program, entries: this.entries, sizes, address },
+      chain: undefined,
     };
   }
 
@@ -354,33 +383,5 @@ export class NativeExecutable implements Executable {
       this.#generation++;
     }
     return this.#arena;
-  }
-
-  #writeTable(sizes: SizeBindings, address: (reference: BufferReference) => number): NativeBuffer {
-    const { launches } = this.program;
-    const words = launches.reduce(
-      (sum, { pointers, numbers }) => sum + pointers.length + numbers.length,
-      (launches.length * stepLayout.bytes) / 8,
-    );
-    const table = this.library.allocate(Math.max(64, words * 8));
-    const view = new BigInt64Array(table.view, 0, words);
-    let at = (launches.length * stepLayout.bytes) / 8;
-    const put = (list: readonly number[]): bigint => {
-      const start = table.address + at * 8;
-      for (const value of list) view[at++] = BigInt(value);
-      return BigInt(start);
-    };
-    launches.forEach((launch: KernelLaunch, index) => {
-      const entry = this.entries.get(launch.symbol);
-      if (entry === undefined) throw new Error(`kernel ${launch.symbol} was not built`);
-      const base = (index * stepLayout.bytes) / 8;
-      view[base + stepLayout.entry / 8] = BigInt(entry);
-      view[base + stepLayout.pointers / 8] = put(launch.pointers.map(address));
-      view[base + stepLayout.numbers / 8] = put(launch.numbers.map((dim) => evaluateDim(dim, sizes)));
-      view[base + stepLayout.units / 8] = BigInt(unitsOf(launch.units, sizes));
-      view[base + stepLayout.grain / 8] = BigInt(launch.grain);
-      view[base + stepLayout.flags / 8] = BigInt(index === 0 ? 0 : stepFlags.barrier);
-    });
-    return table;
   }
 }

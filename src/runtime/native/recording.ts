@@ -4,17 +4,18 @@ import type { Program } from "../../ir/kernel.js";
 import type { RecordedKernel, RecordedRuns } from "../device.js";
 import { stepLayout } from "./contract.js";
 
-/** One finished run: its step table holds the cycles of each launch. */
+/** A finished run, or several that followed each other in one table: it holds the cycles of each launch. */
 export interface FinishedRun {
   readonly program: Program;
   readonly table: ArrayBuffer;
   readonly sizes: SizeBindings;
+  readonly runs: number;
   readonly foreignCalls: number;
   /** From the request to the answers, in ms. */
   readonly milliseconds: number;
 }
 
-/** Ticks of all runs of one step table. Added up by position, so that a recording changes the runs it watches as little as it can. */
+/** Ticks of all runs of one step table. Added up by launch, so that a recording changes the runs it watches as little as it can. */
 interface TableSum {
   readonly program: Program;
   readonly sizes: SizeBindings;
@@ -30,20 +31,21 @@ class Recording {
   #foreignCalls = 0;
   #milliseconds = 0;
 
-  add({ program, table, sizes, foreignCalls, milliseconds }: FinishedRun): void {
-    this.#runs++;
+  add({ program, table, sizes, runs, foreignCalls, milliseconds }: FinishedRun): void {
+    this.#runs += runs;
     this.#foreignCalls += foreignCalls;
     this.#milliseconds += milliseconds;
     const sum = this.#tables.get(table) ?? this.#begin(program, table, sizes);
     const { words, ticks } = sum;
-    for (let index = 0, at = stepLayout.cycles / 8; index < ticks.length; index++, at += stepLayout.bytes / 8)
-      ticks[index] = (ticks[index] as number) + Number(words[at]);
-    sum.runs++;
+    const { length } = ticks;
+    for (let row = 0, at = stepLayout.cycles / 8; row < runs * length; row++, at += stepLayout.bytes / 8)
+      ticks[row % length] = (ticks[row % length] as number) + Number(words[at]);
+    sum.runs += runs;
   }
 
   #begin(program: Program, table: ArrayBuffer, sizes: SizeBindings): TableSum {
     const { length } = program.launches;
-    const words = new BigInt64Array(table, 0, (length * stepLayout.bytes) / 8);
+    const words = new BigInt64Array(table);
     const sum = { program, sizes, words, ticks: new Float64Array(length), runs: 0 };
     this.#tables.set(table, sum);
     return sum;

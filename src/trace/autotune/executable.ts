@@ -6,7 +6,15 @@ import type { SizeBindings } from "../../ir/dim.js";
 import type { Graph } from "../../ir/graph.js";
 import type { KernelLaunch, Program } from "../../ir/kernel.js";
 import { scheduleDifference, type KernelSchedule } from "../../ir/schedule.js";
-import { AbortedError, type CompiledGraph, type Device, type Executable, type RunRequest, type RunResult } from "../../runtime/device.js";
+import {
+  AbortedError,
+  type ChainLinks,
+  type CompiledGraph,
+  type Device,
+  type Executable,
+  type RunRequest,
+  type RunResult,
+} from "../../runtime/device.js";
 import { announceProgram, isHeard, programKey } from "../ahead.js";
 import { emitEvent } from "../events.js";
 import { graphAhead, lowerOpen, type OpenGraph } from "../lower.js";
@@ -333,6 +341,15 @@ export class AutotuneExecutable implements Executable {
 
   run(request: RunRequest): Promise<RunResult> {
     return this.#of(request).run(request);
+  }
+
+  chainLength(request: RunRequest): number {
+    return this.isReady(request) ? (this.#of(request).chainLength?.(request) ?? 1) : 1;
+  }
+
+  runChain(requests: readonly RunRequest[], links: ChainLinks): Promise<RunResult[]> {
+    const made = this.#of(requests[0] as RunRequest).runChain?.(requests, links);
+    return made ?? Promise.reject(new Error(`runs of ${this.#name} are made one at a time`));
   }
 
   profile(request: RunRequest): ReturnType<Executable["profile"]> {
