@@ -15,14 +15,17 @@ import { RowEmitter } from "./rows.js";
 import { fitsTarget, usualContractionSchedule } from "./schedule.js";
 import { iterationOf, StepPlanner, type Step } from "./steps.js";
 import { storedAs, storedForms, storedSuffix } from "./stored.js";
-import { lineBytes, lowDepth, lowRows, panelColumns, panelsOf, steps, tileFunctions, tileOf, tileSuffix } from "./tiles.js";
+import { lineBytes, lowDepth, lowRows, panelColumns, panelsOf, highStep, tileFunctions, tileOf, tileSuffix } from "./tiles.js";
 import { cType, type KernelWriter } from "./writer.js";
 
 /** Distance of copied rows: rows a multiple of 4 KB apart would all fall into the same few sets of the caches. */
 const paddedStride = (depth: number): number => depth + 16;
 
-/** Rows up to which a cut block waits for its weights, and goes by tiles so low that they take whole lines of the panel at once. */
-const fewRows = 8;
+/**
+ * Rows up to which the weights may be what a cut block waits for: it goes by tiles so low that they take whole lines of the panel, in the order in which they lie
+ * in memory, and fetches evenly. More rows compute for so long that tiles of part of the columns, which read x less often, are better.
+ */
+const fewRows = 64;
 
 interface XAddress {
   readonly pointer: string;
@@ -281,17 +284,15 @@ export class ContractionEmitter {
   }
 
   /**
-   * Pieces of k outside, tiles inside: a part of the panel's columns stays in the first-level cache while all rows pass, and the first of them fetch the next
-   * piece. Few rows go by low tiles, which take whole lines of the panel, and fetch as far ahead as the schedule says.
+   * Pieces of k outside, tiles inside: a piece stays in the first-level cache while all rows pass, and the tiles fetch the next piece, a share each. High tiles take
+   * part of the panel's columns, low ones all of them.
    */
   #emitCut(segment: ContractionSegment, x: XAddress, weights: readonly string[]): void {
     const { writer } = this;
-    const { tileRows, tileColumns, chunkDepth, blockRows, prefetchBytes } = this.schedule;
+    const { tileRows, tileColumns, chunkDepth, blockRows } = this.schedule;
     const low = lowRows(tileOf(this.schedule), isaTable[this.isa].tile.lanes);
     writer.line(`const int64_t piece = count > ${fewRows} ? ${chunkDepth} : ${Math.min(chunkDepth, lowDepth)};`);
-    writer.line(
-      `const int64_t high = count > ${fewRows} ? count / ${tileRows} * ${tileRows} : 0, step = high > 0 ? ${steps.high} : ${steps.low};`,
-    );
+    writer.line(`const int64_t high = count > ${fewRows} ? count / ${tileRows} * ${tileRows} : 0;`);
     writer.line(`const int64_t tiles = high > 0 ? high / ${tileRows} * ${panelColumns / tileColumns} : (count + ${low - 1}) / ${low};`);
     weights.forEach((weight, index) => {
       const stored = storedAs(segment.contractions[index] as Node);
@@ -302,11 +303,16 @@ export class ContractionEmitter {
       writer.block(`for (int64_t k = 0; k < ${this.#depth}; k += piece)`, () => {
         writer.line(`const int64_t part = ${this.#depth} - k < piece ? ${this.#depth} - k : piece;`);
         writer.line(`const ${cType[stored]} *const w = ${weight} + k * ${panelColumns};`);
-        writer.line(`const int64_t size = part * ${panelColumns * dtypes[stored].bytes}, turns = (part + step - 1) / step;`);
-        writer.line(`const int64_t pace = (size / ${lineBytes} + turns * tiles - 1) / (turns * tiles);`);
-        const behind = `(part < ${this.#depth} - k ? (const char *)(w + part * ${panelColumns}) : (const char *)(${following}))`;
-        writer.line(`const char *next = high > 0 ? ${behind} : (const char *)w + ${prefetchBytes};`);
-        writer.line(`const char *const stop = next + ${prefetchBytes > 0 ? "size" : "(high > 0 ? size : 0)"};`);
+        const bytes = panelColumns * dtypes[stored].bytes;
+        writer.line(`const int64_t size = part * ${bytes};`);
+        // Low tiles share the fetching so that all of them go on for as long as they compute: as many lines as `tiles` k hold, every so many k.
+        const even = stored === "f32" ? "tiles" : "tiles * 2";
+        writer.line(`const int64_t step = high > 0 ? ${highStep} : ${even} < part ? ${even} : part, turns = (part + step - 1) / step;`);
+        writer.line(`const int64_t pace = (size / ${lineBytes} * step + part * tiles - 1) / (part * tiles);`);
+        writer.line(
+          `const char *next = part < ${this.#depth} - k ? (const char *)(w + part * ${panelColumns}) : (const char *)(${following});`,
+        );
+        writer.line("const char *const stop = next + size;");
         const each = (call: string): void => {
           writer.line("const int64_t lines = next < stop ? pace : 0;");
           writer.line(`${call}, next, lines);`);
@@ -323,7 +329,7 @@ export class ContractionEmitter {
           writer.line(`const int64_t height = count - m < ${low} ? count - m : ${low};`);
           // One tile sees each line of the weights once and fetches as it goes.
           writer.line(`if (count <= ${low}) { tile${suffix}(height, ${a}, w, part, sums${index}, k > 0); break; }`);
-          each(`piece_low${suffix}(height, ${a}, w, part, sums${index} + m * ${panelColumns}, k > 0`);
+          each(`piece_low${suffix}(height, step, ${a}, w, part, sums${index} + m * ${panelColumns}, k > 0`);
         });
       });
     });

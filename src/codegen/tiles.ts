@@ -32,8 +32,8 @@ export function tileSuffix({ rows, columns, prefetchBytes }: Tile, isa: TargetIs
 
 export const lineBytes = 64;
 
-/** How a tile of a cut block fetches: every so many k some lines of the weights that come next and, in a high tile, of the rows that come next. */
-export const steps = { high: 16, low: 4 } as const;
+/** A high tile of a cut block fetches some lines of the weights and the rows that come next every so many k. */
+export const highStep = 16;
 
 /** Depth of the pieces of a panel that low tiles alone take up. */
 export const lowDepth = 64;
@@ -103,23 +103,23 @@ export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, cut: boo
   const operands = `const float *a, int64_t stride, const ${cType[stored]} *b, int64_t depth, float *out, int carry`;
   const head = `static __attribute__((noinline, unused)) void`;
   const uncut = `${head} tile${suffix}(int64_t rows, ${operands}) {
-${byHeight(rows, "1, 0, 0")}
+${byHeight(rows, "1, depth, 0, 0")}
 }
-${head} tile_full${suffix}(${operands}) { ${call(rows, true, "0, 0, 0")} }
+${head} tile_full${suffix}(${operands}) { ${call(rows, true, "0, depth, 0, 0")} }
 `;
   const pieces = `/* Low tiles of all the panel's columns, and a full tile of some of them. */
-${head} piece_low${suffix}(int64_t rows, ${operands}, const char *ahead, int64_t lines) {
-${byHeight(lowRows(tile, lanes), "2, ahead, lines")}
+${head} piece_low${suffix}(int64_t rows, int64_t step, ${operands}, const char *ahead, int64_t lines) {
+${byHeight(lowRows(tile, lanes), "2, step, ahead, lines")}
 }
-${head} piece_full${suffix}(${operands}, const char *ahead, int64_t lines) { ${call(rows, false, "3, ahead, lines")} }
+${head} piece_full${suffix}(${operands}, const char *ahead, int64_t lines) { ${call(rows, false, `3, ${highStep}, ahead, lines`)} }
 `;
   const each =
     prefetchBytes > 0 ? `  if (fetch == 1) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n` : "";
   const accumulate = `/*
  * out[m][0 .. width - 1] = sum over k of a[m][k] * b[k][0 .. width - 1], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs
- * ahead across panel ends (1), takes lines of what comes next every few k (2), or also the next rows of a and out (3).
+ * ahead across panel ends (1), takes lines of what comes next every \`step\` k (2), or also the next rows of a and out (3).
  */
-INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int width, const int fetch, const char *ahead, int64_t lines) {
+INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int width, const int fetch, int64_t step, const char *ahead, int64_t lines) {
   const int vectors = columns / ${lanes};
   for (int column = 0; column < width; column += columns) {
     ${type} sum[${rows}][${vectors}];
@@ -130,7 +130,6 @@ INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, 
     if (fetch == 3)
 #pragma GCC unroll ${rows}
       for (int m = 0; m < rows; m++) __builtin_prefetch(out + (rows + m) * ${panelColumns}, 0, 3);
-    const int64_t step = fetch == 3 ? ${steps.high} : fetch == 2 ? ${steps.low} : depth;
     for (int64_t from = 0; from < depth; from += step) {
       const int64_t to = from + step < depth ? from + step : depth;
       if (fetch >= 2)
