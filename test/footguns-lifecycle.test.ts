@@ -186,6 +186,27 @@ describe("overlapping runs", () => {
     step.dispose();
   });
 
+  it("a signal that several runs were given ends the one that runs, and none that was not given it", async () => {
+    const { run, step } = slowStep("signals");
+    const want = (await run(3)).data()[0];
+    const [first, second] = [new AbortController(), new AbortController()];
+    for (const { signal } of [first, first, second]) expect((await run(3, signal)).data()[0]).toBe(want);
+    const other = run(300, second.signal);
+    setTimeout(() => first.abort(), 1);
+    await other;
+    const unnamed = run(300);
+    setTimeout(() => second.abort(), 1);
+    await unnamed;
+    const third = new AbortController();
+    await run(3, third.signal);
+    const running = run(4000, third.signal);
+    const waiting = run(3, new AbortController().signal);
+    setTimeout(() => third.abort(), 5);
+    await expect(running).rejects.toMatchObject({ name: "AbortError" });
+    expect((await waiting).data()[0]).toBe(want);
+    step.dispose();
+  });
+
   it("dispose during a run aborts it, frees everything once, and refuses later calls", async () => {
     const before = native.allocatedBytes;
     const { run, step, weight } = slowStep("disposed");

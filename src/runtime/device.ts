@@ -125,6 +125,8 @@ export interface Executable {
   readonly sources: readonly GeneratedSource[];
   runSync(request: RunRequest): RunResult;
   run(request: RunRequest): Promise<RunResult>;
+  /** Whether `run`, called now, has taken its inputs over when it returns its promise. Absent: not so. */
+  readonly readsAtOnce?: boolean;
   /** How many runs like this one `runChain` makes in one foreign call, at least 1. Absent, like `runChain`, where runs are made one at a time. */
   chainLength?(request: RunRequest): number;
   /**

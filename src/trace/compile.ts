@@ -25,7 +25,7 @@ import { autotuned, Loader } from "./loader.js";
 import type { Mode } from "./lower.js";
 import { CompileCounters, sumOf, type CompileReport, type ScheduleReport, type SpecializationReport } from "./report.js";
 import { buffersOf, CallPlan, sizesOf } from "./plan.js";
-import { inOrder, mutableStates, refuseWhileRunning } from "./run-order.js";
+import { inOrder, isFree, mutableStates, refuseWhileRunning } from "./run-order.js";
 import { Answers, collectOutputs, type MakeValue, type TracedOutputs } from "./outputs.js";
 import { Specializations, type Call, type ReplayableSpecialization, type Service, type Specialization } from "./specialization.js";
 import { currentStance, TraceError, type Stance } from "./stance.js";
@@ -137,7 +137,11 @@ export class CompiledCore {
     if (currentTracer())
       throw new TraceError(`${this.name}.run(...) was called inside traced code; call ${this.name}(...) there, which joins the trace`);
     const repeated = this.#repeated(args);
-    if (repeated) return this.#runPlan(repeated.plan, repeated.plan.request(repeated.arrays, signal, true));
+    if (repeated) {
+      const { plan, arrays } = repeated;
+      const isReadNow = isFree(plan.mutable) && plan.specialization.replayable.executable.readsAtOnce === true;
+      return this.#runPlan(plan, plan.request(arrays, signal, !isReadNow));
+    }
     const call = this.#open(args, signal, true);
     // Without waiting where nothing has to be compiled: runs on the same States follow each other in the order of the calls.
     const specialization = this.#specializations.find(call) ?? (await this.#specializationFor(call, true));

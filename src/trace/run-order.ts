@@ -21,15 +21,23 @@ const sharesState = (a: ReadonlySet<State>, b: ReadonlySet<State>): boolean => {
 export const mutableStates = (states: readonly State[]): ReadonlySet<State> =>
   new Set(states.filter(({ declaration }) => declaration.kind === "mutable"));
 
+const endsOf = (states: ReadonlySet<State>): Promise<unknown>[] =>
+  [...underWay].filter((run) => sharesState(run.states, states)).map(({ ended }) => ended);
+
 /** Runs `body` once every earlier run on any of the states, all mutable, has ended. */
 export function inOrder<T>(states: ReadonlySet<State>, body: () => Promise<T>): Promise<T> {
-  const before = [...underWay].filter((run) => sharesState(run.states, states)).map(({ ended }) => ended);
-  const run = before.length === 0 ? body() : Promise.allSettled(before).then(body);
+  const run = isFree(states) ? body() : Promise.allSettled(endsOf(states)).then(body);
   const entry = { states, ended: run };
   underWay.add(entry);
   const ended = (): void => void underWay.delete(entry);
   run.then(ended, ended);
   return run;
+}
+
+/** Whether a run on these states, all mutable, need not wait for another. */
+export function isFree(states: ReadonlySet<State>): boolean {
+  for (const run of underWay) if (sharesState(run.states, states)) return false;
+  return true;
 }
 
 /** Throws when a run off the event loop uses one of the states, all mutable. */

@@ -12,7 +12,8 @@ import type { Device } from "../../runtime/device.js";
 import { InputError } from "../input-error.js";
 import type { Toto2Config } from "./config.js";
 import { Toto2Network, type Toto2Answer, type Toto2Inputs, type Toto2Variant } from "./forward.js";
-import { RoundLayout, SampleStore, type Corrections, type Entry, type LayoutOptions, type Round } from "./layout.js";
+import { SampleStore, type Corrections, type Entry, type LayoutOptions, type Round } from "./layout.js";
+import { RoundInputsCache, type RoundInputs } from "./round-inputs.js";
 import { quantileLevels, type Toto2Weights } from "./weights.js";
 
 export interface Toto2DecoderOptions {
@@ -64,6 +65,7 @@ export class Toto2Decoder {
   readonly #programs = new Map<string, Pass>();
   readonly #cache: KeyValueCache;
   readonly #rotary = new Map<boolean, Rotary>();
+  readonly #rounds = new RoundInputsCache();
   #moments: { readonly state: State; readonly rows: number } | undefined;
 
   constructor(
@@ -122,8 +124,7 @@ export class Toto2Decoder {
     let limits: Float32Array | undefined;
     for (let index = 0, done = 0; done < futurePatches; index++) {
       const round: Round = { done, block: Math.min(firstBlock, futurePatches - done), again: done === 0 ? 0 : firstBlock };
-      const layout = new RoundLayout(store, layoutOptions, round);
-      const inputs = this.#inputs(store, layout, request, rotary, limits);
+      const inputs = this.#inputs(store, this.#rounds.of(store, layoutOptions, round), request, rotary, limits);
       const answer = await program.run([inputs], request.signal);
       const quantiles = answer.quantiles.data() as Float32Array;
       limits ??= everyNth(answer.limits.data() as Float32Array, 2, round.block);
@@ -152,33 +153,24 @@ export class Toto2Decoder {
 
   #inputs(
     store: SampleStore,
-    layout: RoundLayout,
+    { sequences, embedding, query, key, keyGroups, variate, wanted, rows, ...ofRows }: RoundInputs,
     request: Toto2DecodeRequest,
     rotary: Rotary,
     limits: Float32Array | undefined,
   ): Toto2Inputs {
-    const { patch } = this.config;
-    const axes = [size("patches", store.patches), patch];
-    const rows = layout.answerRows();
-    const axis = size(rowAxis(request), rows.sequence.length);
-    const ints = (values: Int32Array): Tensor => Tensor.from(values, [axis]);
+    const axes = [size("patches", store.patches), this.config.patch];
     return {
       values: Tensor.from(store.values, axes),
       mask: Tensor.from(store.mask, axes),
-      sequences: store.sequences(),
+      sequences,
       needed: Tensor.from(Int32Array.of(request.fallbackMinimum), [1]),
-      ...layout.embedding(),
-      query: layout.queryVectors(),
-      key: layout.keyVectors(),
-      keyGroups: layout.keyGroups(),
-      variate: layout.variateVectors(),
-      wanted: layout.wanted(),
-      answer: {
-        ...(request.covariates > 0 ? { wanted: ints(rows.wanted) } : {}),
-        patch: ints(rows.patch),
-        contextEnd: ints(rows.contextEnd),
-        ...this.#bounds(store, rows.sequence, request, limits),
-      },
+      ...embedding,
+      query,
+      key,
+      keyGroups,
+      variate,
+      wanted,
+      answer: { ...rows, ...this.#bounds(store, ofRows, request, limits) },
       caches: this.#cache.layers,
       rotary: rotary.tables,
       moments: (this.#moments as { state: State }).state,
@@ -188,21 +180,23 @@ export class Toto2Decoder {
   /** In the first round the observed range, to be widened by k scales; later that round's limits, widened by nothing. Without a cap k is infinite. */
   #bounds(
     store: SampleStore,
-    sequences: Int32Array,
+    { rowSequences: sequences, rowAxis }: Pick<RoundInputs, "rowSequences" | "rowAxis">,
     request: Toto2DecodeRequest,
     limits: Float32Array | undefined,
   ): { bounds: Tensor; reach: Tensor } {
     const { capScales, covariates, variates } = request;
     const bounds = new Float32Array(2 * sequences.length);
     const targets = variates - covariates;
-    sequences.forEach((sequence, row) => {
+    for (let row = 0; row < sequences.length; row++) {
+      const sequence = sequences[row] as number;
       const target = Math.floor(sequence / variates) * targets + (sequence % variates);
-      const from = limits ? limits.subarray(2 * target, 2 * target + 2) : store.range.subarray(2 * sequence, 2 * sequence + 2);
-      bounds.set(from, 2 * row);
-    });
+      const [from, at] = limits ? [limits, 2 * target] : [store.range, 2 * sequence];
+      bounds[2 * row] = from[at] as number;
+      bounds[2 * row + 1] = from[at + 1] as number;
+    }
     const k = limits ? 0 : capScales > 0 ? capScales : Infinity;
     return {
-      bounds: Tensor.from(bounds, [size(rowAxis(request), sequences.length), 2]),
+      bounds: Tensor.from(bounds, [size(rowAxis, sequences.length), 2]),
       reach: Tensor.from(Float32Array.of(-k, k), [2]),
     };
   }
@@ -284,9 +278,6 @@ export class Toto2Decoder {
     this.#rotary.clear();
   }
 }
-
-/** Axis name of the answer rows: one with the wanted tokens when all of them are answered. */
-const rowAxis = ({ covariates }: Toto2DecodeRequest): string => (covariates > 0 ? "rows" : "wanted");
 
 /** The first of every `count` groups of `width` numbers. */
 function everyNth(values: Float32Array, width: number, count: number): Float32Array {

@@ -7,12 +7,20 @@ import { Tensor } from "../../tensor/index.js";
 import { keyLanes, padded } from "../../ir/ops/state.js";
 import type { KeyVectors, QueryVectors, Sequences, VariateVectors, Wanted } from "./forward.js";
 
+/** Smallest and largest value of a row. */
+export interface Range {
+  readonly low: number;
+  readonly high: number;
+}
+
 /** One series as the network sees it: targets first, then covariates; whole patches, left padded. */
 export interface Entry {
   /** [V][patches * P] context, finite everywhere. */
   readonly values: readonly Float32Array[];
   /** [V][patches * P] 1 = observed. */
   readonly mask: readonly Uint8Array[];
+  /** [V] range of the context's observed samples, where it is known beforehand. */
+  readonly ranges?: readonly (Range | undefined)[];
   /** Context patches, C. */
   readonly patches: number;
   /** [V] series ids: variates attend to each other only when equal. */
@@ -56,7 +64,7 @@ export interface LayoutOptions {
 const ints = (values: Int32Array, name: string): Tensor => Tensor.from(values, [size(name, values.length)]);
 
 /** One number per item. A plain loop: TypedArray.from with a function takes ten times as long, and a round makes a dozen of these. */
-function column<T>(items: readonly T[], value: (item: T, index: number) => number): Int32Array {
+function column<T>(items: ArrayLike<T>, value: (item: T, index: number) => number): Int32Array {
   const result = new Int32Array(items.length);
   for (let index = 0; index < items.length; index++) result[index] = value(items[index] as T, index);
   return result;
@@ -72,10 +80,11 @@ export class SampleStore {
   readonly patches: number;
   /** First patch of each sequence; the last patch of all is empty and stands for everything unknown. */
   readonly firstPatch: Int32Array;
-  /** [sequences] group id of each context patch: the series id, or -1 without an observed sample. */
-  readonly #contextGroups: Int32Array[] = [];
-  /** [sequences] 1 for each context patch without an observed sample. */
-  readonly #unobserved: Uint8Array[] = [];
+  /** [sequences] group id of each context patch: the series id, or -1 without an observed sample. Undefined where all samples are observed. */
+  readonly #contextGroups: (Int32Array | undefined)[] = [];
+  /** [sequences] 1 for each context patch without an observed sample. Undefined where all samples are observed. */
+  readonly #unobserved: (Uint8Array | undefined)[] = [];
+  #isWhole = true;
   /** [sequences, 2] smallest and largest observed sample of the context, 0 without any. */
   readonly range: Float32Array;
 
@@ -99,21 +108,30 @@ export class SampleStore {
       const end = first + entry.patches * patch;
       const isTarget = variate < variates - covariates;
       this.values.set(entry.values[variate] as Float32Array, first);
-      this.mask.set(entry.mask[variate] as Uint8Array, first);
+      const mask = entry.mask[variate] as Uint8Array;
+      const isWhole = !mask.includes(0);
+      if (isWhole) this.mask.fill(1, first, end);
+      else this.mask.set(mask, first);
       // The last context patch of a target counts as observed whatever the mask says (model-spec B.8, step 1).
       if (isTarget) this.mask.fill(1, end - patch, end);
       else {
         const covariate = variate - (variates - covariates);
+        const futureMask = entry.futureMask[covariate] as Uint8Array;
         this.values.set(entry.future[covariate] as Float32Array, end);
-        this.mask.set(entry.futureMask[covariate] as Uint8Array, end);
+        this.mask.set(futureMask, end);
+        this.#isWhole &&= !futureMask.includes(0);
       }
-      const empty = this.#emptyPatches(first, entry.patches);
+      this.#isWhole &&= isWhole;
+      const empty = isWhole ? undefined : this.#emptyPatches(first, entry.patches);
       this.#unobserved.push(empty);
-      const groups = new Int32Array(entry.patches).fill(entry.groups[variate] as number);
-      for (let p = 0; p < entry.patches; p++) if (empty[p] === 1) groups[p] = unobserved;
-      this.#contextGroups.push(groups);
-      this.#measure(sequence, first, end);
+      this.#contextGroups.push(empty && this.#groupsOf(entry.groups[variate] as number, empty));
+      this.#measure(sequence, first, end, isWhole ? entry.ranges?.[variate] : undefined);
     });
+  }
+
+  /** What all vectors of a round follow from besides its options; undefined where samples are missing, whose places they depend on as well. */
+  get structure(): string | undefined {
+    return this.#isWhole ? this.entries.map(({ patches, groups }) => `${patches}:${groups.join()}`).join(";") : undefined;
   }
 
   eachSequence(visit: (sequence: number, entry: Entry, variate: number) => void): void {
@@ -135,17 +153,24 @@ export class SampleStore {
     return result;
   }
 
-  #measure(sequence: number, first: number, end: number): void {
+  #groupsOf(series: number, empty: Uint8Array): Int32Array {
+    const groups = new Int32Array(empty.length).fill(series);
+    for (let p = 0; p < empty.length; p++) if (empty[p] === 1) groups[p] = unobserved;
+    return groups;
+  }
+
+  #measure(sequence: number, first: number, end: number, known: Range | undefined): void {
     const { mask, values } = this;
-    let low = Infinity;
-    let high = -Infinity;
-    for (let i = first; i < end; i++) {
+    let { low, high } = known ?? { low: Infinity, high: -Infinity };
+    for (let i = known ? end : first; i < end; i++) {
       if (mask[i] !== 1) continue;
       const value = values[i] as number;
       if (value < low) low = value;
       if (value > high) high = value;
     }
-    this.range.set(low <= high ? [low, high] : [0, 0], 2 * sequence);
+    if (!(low <= high)) return;
+    this.range[2 * sequence] = low;
+    this.range[2 * sequence + 1] = high;
   }
 
   /** Group id of position t of a sequence; prediction tokens always carry the series id. */
@@ -174,7 +199,7 @@ export class SampleStore {
       count: ints(count, "sequences"),
       prefix: ints(count, "sequences"),
       row: ints(
-        Int32Array.from({ length: total }, (_, s) => s),
+        column(count, (_, s) => s),
         "sequences",
       ),
     };

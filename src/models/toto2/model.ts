@@ -9,7 +9,7 @@ import type { Checkpoint } from "../tensor-source.js";
 import { parseToto2Config, type Toto2Config } from "./config.js";
 import { maximumPositions, Toto2Decoder } from "./decode.js";
 import { checkDecoding, type CheckedDecoding } from "./decoding.js";
-import type { Entry } from "./layout.js";
+import type { Entry, Range } from "./layout.js";
 import { drawPaths } from "./sampling.js";
 import { loadToto2Weights, quantileLevels, type Toto2Weights } from "./weights.js";
 import { wrapperEntry, wrapperPast } from "./wrapper.js";
@@ -105,7 +105,7 @@ export class Toto2Model implements ForecastModel {
     const { patch } = this.config;
     const { values, mask, groups, knownFuture = [] } = series;
     const length = values[0]?.length ?? 0;
-    checkShapes(series, length, horizon);
+    const ranges = checkShapes(series, length, horizon);
     const targets = values.length - knownFuture.length;
     const masked = (variate: number, row: Float32Array): Float32Array =>
       Float32Array.from(row, (value, t) => (mask?.[variate]?.[t] === 0 ? NaN : value));
@@ -116,6 +116,7 @@ export class Toto2Model implements ForecastModel {
       {
         target: values.slice(0, targets),
         known,
+        ranges: ranges.slice(0, targets),
         ...(mask ? { mask: mask.slice(0, targets) } : {}),
         ...(groups ? { groups: groups.map((id) => numbers.get(id) ?? 0) } : {}),
       },
@@ -256,22 +257,41 @@ export class Toto2Model implements ForecastModel {
   }
 }
 
-/** Throws InputError where rows, masks, ids or covariates of a series do not fit each other. */
-function checkShapes({ values, mask, groups, knownFuture = [] }: ModelSeries, length: number, horizon: number): void {
+/** The range of a row, undefined where it holds anything but finite numbers. */
+function rangeOf(row: Float32Array): Range | undefined {
+  let [low, high, isWhole] = [Infinity, -Infinity, true];
+  for (let at = 0; at < row.length; at++) {
+    const value = row[at] as number;
+    if (value < low) low = value;
+    if (value > high) high = value;
+    // What is not finite less itself is NaN.
+    if (value - value !== 0) isWhole = false;
+  }
+  return isWhole ? { low, high } : undefined;
+}
+
+/** Index of the first number beyond what a forecast can stand, -1 without any. NaN and the infinities are missing values. */
+const indexOfTooLarge = (row: Float32Array): number =>
+  row.findIndex((value) => (value > largestValue || value < -largestValue) && Number.isFinite(value));
+
+/** Throws InputError where rows, masks, ids or covariates of a series do not fit each other. Answers the range of every row that is finite throughout. */
+function checkShapes(
+  { values, mask, groups, knownFuture = [] }: ModelSeries,
+  length: number,
+  horizon: number,
+): readonly (Range | undefined)[] {
   const wrong = (code: string, found: string, expected: string): never => {
     throw new InputError(code, `${found}, expected ${expected}.`);
   };
   if (values.length === 0 || length === 0) wrong("empty-series", "a series has no values", "at least one variate with one value");
-  values.forEach((row, v) => {
+  const ranges = values.map((row, v) => {
     if (row.length !== length) wrong("ragged-variates", `variate ${v} has ${row.length} values`, `${length} like the first variate`);
-    let at = 0;
-    // NaN and the infinities are missing values.
-    for (; at < length; at++) {
-      const value = row[at] as number;
-      if ((value > largestValue || value < -largestValue) && Number.isFinite(value)) break;
-    }
-    if (at < length)
+    const range = rangeOf(row);
+    const isSmall = range && range.high <= largestValue && range.low >= -largestValue;
+    const at = isSmall ? -1 : indexOfTooLarge(row);
+    if (at >= 0)
       wrong("value-too-large", `value ${at} of variate ${v} is ${row[at]}`, `at most ${largestValue} in size: scale the series down`);
+    return range;
   });
   if (mask && mask.length !== values.length) wrong("bad-mask", `the mask has ${mask.length} rows`, `${values.length}, one per variate`);
   mask?.forEach((row, v) => {
@@ -285,6 +305,7 @@ function checkShapes({ values, mask, groups, knownFuture = [] }: ModelSeries, le
     if (row.length !== horizon)
       wrong("bad-covariate-length", `the known future of covariate ${e} has ${row.length} values`, `${horizon}, the horizon`);
   });
+  return ranges;
 }
 
 function joined(before: Float32Array, after: Float32Array): Float32Array {

@@ -1,6 +1,6 @@
 /** What the published GluonTS wrapper does to series before decoding (model-spec B.8.1): context rule, left padding, imputation. Plain arrays. */
 import { impute, type Imputation } from "./imputation.js";
-import type { Entry } from "./layout.js";
+import type { Entry, Range } from "./layout.js";
 
 /** Samples of context that the wrapper feeds: as many as leave positions for the horizon within `contextLength`, in whole patches, at least one. */
 export function wrapperPast(contextLength: number, horizon: number, patch: number): number {
@@ -15,6 +15,8 @@ export interface SeriesRows {
   readonly known: readonly Float32Array[];
   /** [V][T] 1 = observed; absent: whatever is not NaN. */
   readonly mask?: readonly Uint8Array[];
+  /** [V] range of the target rows whose values are all finite, where it is known beforehand. */
+  readonly ranges?: readonly (Range | undefined)[];
   /** [V + E] series ids; absent: one group. */
   readonly groups?: Int32Array;
 }
@@ -37,8 +39,22 @@ function seen(row: Float32Array, given?: Uint8Array): Uint8Array {
 }
 
 /** One series as the decoder takes it. Targets are imputed after cutting and padding, covariates with zeros. */
-export function wrapperEntry({ target, known, mask, groups }: SeriesRows, { past, patch, futurePatches, imputation }: EntryOptions): Entry {
+export function wrapperEntry(
+  { target, known, mask, groups, ranges }: SeriesRows,
+  { past, patch, futurePatches, imputation }: EntryOptions,
+): Entry {
   const length = (target[0] as Float32Array).length;
+  // Nothing to cut, to pad or to fill: as most series are.
+  if (length === past && known.length === 0 && ranges?.every(Boolean) && !mask?.some((row) => row.includes(0)))
+    return {
+      values: target.map((row) => row.slice()),
+      mask: target.map((row) => new Uint8Array(row.length).fill(1)),
+      ranges,
+      patches: past / patch,
+      groups: groups ?? new Int32Array(target.length),
+      future: [],
+      futureMask: [],
+    };
   const future = futurePatches * patch;
   const window = <T extends Float32Array | Uint8Array>(row: T, make: (size: number) => T): T => {
     const result = make(past);

@@ -80,6 +80,13 @@ export class NativeExecutable implements Executable {
   #sources: Executable["sources"] | undefined;
   #generation = 0;
   #queue: Promise<unknown> = Promise.resolve();
+  /** Runs in the queue, the one under way included. */
+  #turns = 0;
+  /** Whose abort ends the run under way. Most runs repeat it, and listening anew costs more than the rest of a call. */
+  #heard: AbortSignal | undefined;
+  readonly #abortRun = (): void => {
+    if (this.#running > 0) this.#abort[0] = 1;
+  };
   #disposed = false;
   #running = 0;
   #runs = 0;
@@ -116,6 +123,10 @@ export class NativeExecutable implements Executable {
       arenaBytes: this.#arena?.bytes ?? 0,
       runs: this.#runs,
     };
+  }
+
+  get readsAtOnce(): boolean {
+    return this.#turns === 0;
   }
 
   runSync(request: RunRequest): RunResult {
@@ -182,8 +193,10 @@ export class NativeExecutable implements Executable {
   }
 
   #inTurn<T>(request: RunRequest, body: (binding: Binding, start: number) => Promise<T>): Promise<T> {
-    const turn = this.#queue.then(() => this.#runQueued(request, body));
-    this.#queue = turn.catch(() => undefined);
+    const begin = (): Promise<T> => this.#runQueued(request, body);
+    const turn = this.#turns++ === 0 ? begin() : this.#queue.then(begin);
+    const ended = (): void => void this.#turns--;
+    this.#queue = turn.then(ended, ended);
     return turn;
   }
 
@@ -192,20 +205,23 @@ export class NativeExecutable implements Executable {
     const start = performance.now();
     const { binding, states } = this.#prepare(request);
     this.#runs++;
-    const abort = (): void => {
-      this.#abort[0] = 1;
-    };
     const release = useStates(states);
-    request.signal?.addEventListener("abort", abort, { once: true });
+    this.#listenTo(request.signal);
     this.#running++;
     try {
       return await body(binding, start);
     } finally {
       this.#running--;
       release();
-      request.signal?.removeEventListener("abort", abort);
       if (this.#disposed) this.#free();
     }
+  }
+
+  #listenTo(signal: AbortSignal | undefined): void {
+    if (signal === this.#heard) return;
+    this.#heard?.removeEventListener("abort", this.#abortRun);
+    signal?.addEventListener("abort", this.#abortRun);
+    this.#heard = signal;
   }
 
   async #launchAll(binding: Binding, options: RunOptions, request: RunRequest): Promise<void> {
@@ -290,6 +306,7 @@ export class NativeExecutable implements Executable {
 
   #free(): void {
     this.#last = undefined;
+    this.#listenTo(undefined);
     for (const binding of this.#bindings.values()) freeBinding(binding);
     this.#bindings.clear();
     this.#arena?.free();
