@@ -30,6 +30,30 @@ describe("the pattern of a call", () => {
     expect(pattern.arraysOf(changed((_, all) => (all[1] = staticValue(Number.NaN))))).toHaveLength(2);
   });
 
+  it("knows a frozen record by itself, and looks into one that something in it can still change", () => {
+    const inner = { x: vector(1, 2) };
+    const list = [keys];
+    const [fixed, loose, listed] = [
+      { y: vector(3), inner: Object.freeze({ ...inner }), scale: 2, none: undefined },
+      { inner },
+      { list },
+    ].map((record) => Object.freeze(record));
+    const pattern = new CallPattern([fixed, loose, listed, { z: vector(4) }]);
+    const found = (...args: unknown[]): unknown => pattern.arraysOf(args)?.map((array) => [...array]);
+    expect(found(fixed, loose, listed, { z: vector(5) })).toEqual([[3], [1, 2], [2], [1, 2], [5]]);
+    expect(found({ ...fixed, y: vector(6) }, loose, listed, { z: vector(5) })).toEqual([[6], [1, 2], [2], [1, 2], [5]]);
+    expect(found(Object.freeze({ ...fixed, y: vector(6, 7) }), loose, listed, { z: vector(5) })).toBeUndefined();
+    expect(found(undefined, loose, listed, { z: vector(5) })).toBeUndefined();
+    expect(found(fixed, loose, listed, undefined)).toBeUndefined();
+    inner.x = vector(8, 9);
+    expect(found(fixed, loose, listed, { z: vector(5) })).toEqual([[3], [1, 2], [2], [8, 9], [5]]);
+    inner.x = vector(8);
+    expect(found(fixed, loose, listed, { z: vector(5) })).toBeUndefined();
+    inner.x = vector(8, 9);
+    list[0] = values;
+    expect(found(fixed, loose, listed, { z: vector(5) })).toBeUndefined();
+  });
+
   it.each<[string, (first: Record<string, unknown>, all: unknown[]) => void]>([
     ["another size", (first) => (first["x"] = vector(1, 2, 3))],
     ["another size name", (first) => (first["x"] = Tensor.from(Float32Array.of(1, 2), [size("columns", 2)]))],

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Tensor } from "../src/tensor/index.js";
 import { Size } from "../src/trace/entry.js";
-import { SampleStore, type Entry, type LayoutOptions, type Round } from "../src/models/toto2/layout.js";
+import { SampleStore, type Entry, type LayoutOptions, type Round, type SampleMemory } from "../src/models/toto2/layout.js";
 import { RoundInputsCache } from "../src/models/toto2/round-inputs.js";
 import { wrapperEntry } from "../src/models/toto2/wrapper.js";
 
@@ -130,9 +130,14 @@ test("a whole series becomes the entry that the general way makes", () => {
         reach: 10,
         everyToken: false,
       };
-      const store = (entry: Entry): SampleStore =>
-        new SampleStore([entry], { ...layout, corrections: { stableCentre: false, placedGroups: false } });
-      const [known, measured] = [store({ ...quick, ...(kept ? { ranges: kept } : {}) }), store(general)];
+      const store = (entry: Entry, memory?: SampleMemory): SampleStore =>
+        new SampleStore([entry], { ...layout, corrections: { stableCentre: false, placedGroups: false } }, memory);
+      const measured = store(general);
+      // Memory of an earlier store, of this size or another.
+      const samples = measured.values.length + cut;
+      const used = { values: new Float32Array(samples).fill(7), mask: new Int32Array(samples).fill(1) };
+      const known = store({ ...quick, ...(kept ? { ranges: kept } : {}) }, used);
+      if (cut === 0) expect(known.values).toBe(used.values);
       for (const field of ["range", "values", "mask", "firstPatch", "structure"] as const) expect(known[field]).toEqual(measured[field]);
     }),
     { numRuns: 200 },

@@ -14,7 +14,13 @@ type Pattern =
   | { readonly kind: "same"; readonly value: unknown }
   | { readonly kind: "static"; readonly value: string | number | boolean }
   | { readonly kind: "list"; readonly items: readonly Pattern[] }
-  | { readonly kind: "record"; readonly keys: readonly string[]; readonly items: readonly Pattern[] };
+  | {
+      readonly kind: "record";
+      readonly keys: readonly string[];
+      readonly items: readonly Pattern[];
+      /** Where the record can never hold anything else: itself, and the arrays of its leaves. */
+      readonly fixed?: { readonly record: unknown; readonly arrays: readonly HostArray[] };
+    };
 
 export class CallPattern {
   readonly #root: Pattern;
@@ -34,13 +40,24 @@ export class CallPattern {
 function patternOf(value: unknown): Pattern {
   if (Array.isArray(value)) return { kind: "list", items: value.map(patternOf) };
   if (value === undefined || value === null) return { kind: "same", value };
-  if (!isLeaf(value)) return { kind: "record", keys: Object.keys(value as object), items: Object.values(value as object).map(patternOf) };
+  if (!isLeaf(value)) return recordPattern(value as Record<string, unknown>);
   const leaf = leafValue(value);
   if (typeof leaf === "number") return { kind: "number" };
   if (leaf instanceof StaticValue) return { kind: "static", value: leaf.value };
   if (leaf instanceof State || leaf.content.kind !== "concrete") return { kind: "same", value: leaf };
   return { kind: "data", dtype: leaf.dtype, axes: leaf.content.axes };
 }
+
+function recordPattern(record: Record<string, unknown>): Pattern {
+  const pattern = { kind: "record", keys: Object.keys(record), items: Object.values(record).map(patternOf) } as const;
+  if (!Object.isFrozen(record) || !pattern.items.every(isFixed)) return pattern;
+  const arrays: HostArray[] = [];
+  matches(pattern, record, arrays);
+  return { ...pattern, fixed: { record, arrays } };
+}
+
+/** Whether a frozen record's field of this pattern can never match anything but what it holds. */
+const isFixed = (pattern: Pattern): boolean => pattern.kind !== "list" && (pattern.kind !== "record" || pattern.fixed !== undefined);
 
 function matches(pattern: Pattern, value: unknown, arrays: HostArray[]): boolean {
   switch (pattern.kind) {
@@ -59,6 +76,10 @@ function matches(pattern: Pattern, value: unknown, arrays: HostArray[]): boolean
     case "list":
       return Array.isArray(value) && value.length === pattern.items.length && everyItem(pattern.items, value, arrays);
     case "record":
+      if (pattern.fixed && pattern.fixed.record === value) {
+        for (const array of pattern.fixed.arrays) arrays.push(array);
+        return true;
+      }
       return isPlain(value) && everyField(pattern, value, arrays);
   }
 }

@@ -12,7 +12,7 @@ import type { Device } from "../../runtime/device.js";
 import { InputError } from "../input-error.js";
 import type { Toto2Config } from "./config.js";
 import { Toto2Network, type Toto2Answer, type Toto2Inputs, type Toto2Variant } from "./forward.js";
-import { SampleStore, type Corrections, type Entry, type LayoutOptions, type Round } from "./layout.js";
+import { SampleStore, type Corrections, type Entry, type LayoutOptions, type Round, type SampleMemory } from "./layout.js";
 import { RoundInputsCache, type RoundInputs } from "./round-inputs.js";
 import { quantileLevels, type Toto2Weights } from "./weights.js";
 
@@ -59,6 +59,9 @@ export const maximumPositions = 8192;
 /** Rows of the largest multiplier table: either centre rule runs the same compiled program. */
 const mostDecays = 2 * maximumPositions + 1;
 
+/** Samples of a store whose memory serves the next one. */
+const mostKeptSamples = 1 << 18;
+
 const medianIndex = quantileLevels.indexOf(0.5);
 
 export class Toto2Decoder {
@@ -66,6 +69,9 @@ export class Toto2Decoder {
   readonly #cache: KeyValueCache;
   readonly #rotary = new Map<boolean, Rotary>();
   readonly #rounds = new RoundInputsCache();
+  #memory: SampleMemory | undefined;
+  readonly #needed = lastMade((minimum: number) => Tensor.from(Int32Array.of(minimum), [1]));
+  readonly #reach = lastMade((scales: number) => Tensor.from(Float32Array.of(-scales, scales), [2]));
   #moments: { readonly state: State; readonly rows: number } | undefined;
 
   constructor(
@@ -115,7 +121,8 @@ export class Toto2Decoder {
       reach: rotary.reach,
       everyToken: this.options.taps,
     };
-    const store = new SampleStore(entries, layoutOptions);
+    const store = new SampleStore(entries, layoutOptions, this.#memory);
+    this.#memory = undefined;
     this.#reserve(store.firstPatch.length, longest);
     const program = this.#programFor({ variates, covariates });
     const targets = entries.length * (variates - covariates);
@@ -134,6 +141,7 @@ export class Toto2Decoder {
       if (done < futurePatches)
         store.feed(round.done, round.block, (row) => medians(answers[row] as Float32Array, round, futurePatches, patch));
     }
+    if (store.values.length <= mostKeptSamples) this.#memory = { values: store.values, mask: store.mask };
     return answers;
   }
 
@@ -163,7 +171,7 @@ export class Toto2Decoder {
       values: Tensor.from(store.values, axes),
       mask: Tensor.from(store.mask, axes),
       sequences,
-      needed: Tensor.from(Int32Array.of(request.fallbackMinimum), [1]),
+      needed: this.#needed(request.fallbackMinimum),
       ...embedding,
       query,
       key,
@@ -197,7 +205,7 @@ export class Toto2Decoder {
     const k = limits ? 0 : capScales > 0 ? capScales : Infinity;
     return {
       bounds: Tensor.from(bounds, [size(rowAxis, sequences.length), 2]),
-      reach: Tensor.from(Float32Array.of(-k, k), [2]),
+      reach: this.#reach(k),
     };
   }
 
@@ -277,6 +285,12 @@ export class Toto2Decoder {
     }
     this.#rotary.clear();
   }
+}
+
+/** A function that gives the same tensor again while it is asked for the same number. */
+function lastMade(make: (value: number) => Tensor): (value: number) => Tensor {
+  let last: { readonly value: number; readonly tensor: Tensor } | undefined;
+  return (value) => (last?.value === value ? last : (last = { value, tensor: make(value) })).tensor;
 }
 
 /** The first of every `count` groups of `width` numbers. */

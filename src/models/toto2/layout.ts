@@ -73,6 +73,12 @@ function column<T>(items: ArrayLike<T>, value: (item: T, index: number) => numbe
 /** Group of a context patch without any observed sample. */
 const unobserved = -1;
 
+/** Memory for the samples and masks of a store, as large as they are. */
+export interface SampleMemory {
+  readonly values: Float32Array;
+  readonly mask: Int32Array;
+}
+
 /** Samples, masks and group ids of all sequences over context and future; medians are written into it between rounds. */
 export class SampleStore {
   readonly values: Float32Array;
@@ -91,6 +97,8 @@ export class SampleStore {
   constructor(
     readonly entries: readonly Entry[],
     private readonly options: LayoutOptions,
+    /** That of a store that is no longer used; taken over where it has the right size. */
+    memory?: SampleMemory,
   ) {
     const { patch, variates, covariates, futurePatches } = options;
     this.firstPatch = new Int32Array(entries.length * variates);
@@ -101,8 +109,10 @@ export class SampleStore {
       at += entry.patches + futurePatches;
     });
     this.patches = at + 1;
-    this.values = new Float32Array(this.patches * patch);
-    this.mask = new Int32Array(this.patches * patch);
+    const samples = this.patches * patch;
+    const isUsable = memory?.values.length === samples;
+    this.values = isUsable ? memory.values.fill(0) : new Float32Array(samples);
+    this.mask = isUsable ? memory.mask.fill(0) : new Int32Array(samples);
     this.eachSequence((sequence, entry, variate) => {
       const first = (this.firstPatch[sequence] as number) * patch;
       const end = first + entry.patches * patch;

@@ -35,6 +35,7 @@ export class Toto2Model implements ForecastModel {
   readonly defaultSamples = 0;
   readonly quantileLevels: readonly number[] = quantileLevels;
   readonly #decoder: Toto2Decoder;
+  readonly #usualDecoding: CheckedDecoding;
   #rounds = 0;
   #peakBytes = 0;
   /** Whether the request under way, or the last one, runs op by op. */
@@ -52,6 +53,7 @@ export class Toto2Model implements ForecastModel {
     private readonly loaded: LoadedDevice,
     private readonly options: ModelOptions,
   ) {
+    this.#usualDecoding = checkDecoding({}, config.patch);
     this.#decoder = new Toto2Decoder(config, weights, {
       device: loaded.device,
       mode: options.mode,
@@ -84,7 +86,7 @@ export class Toto2Model implements ForecastModel {
 
   async predict(request: ModelRequest): Promise<readonly ModelSeriesAnswer[]> {
     if (this.#ending.signal.aborted) throw new InputError("disposed", `${this.name} was disposed; load the model again.`);
-    const decoding = checkDecoding(request.decoding ?? {}, this.config.patch);
+    const decoding = request.decoding ? checkDecoding(request.decoding, this.config.patch) : this.#usualDecoding;
     const members = request.series.map((series, index): Member => ({ index, series, entry: this.#entry(series, request, decoding) }));
     const { signal } = this.#ending;
     this.#running++;

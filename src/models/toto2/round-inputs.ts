@@ -65,11 +65,19 @@ export class RoundInputsCache {
       inputs = makeRoundInputs(store, layout, options.covariates);
       if (layout.tokens.length > mostKeptTokens) return inputs;
     }
-    this.#kept.set(key, inputs);
+    this.#kept.set(key, frozen(inputs));
     const [oldest] = this.#kept.keys();
     if (this.#kept.size > keptRounds && oldest !== undefined) this.#kept.delete(oldest);
     return inputs;
   }
+}
+
+/** Frozen with all records in it, so that a call that brings it again is known by it. */
+function frozen(inputs: RoundInputs): RoundInputs {
+  const { sequences, embedding, query, key, variate, wanted, rows } = inputs;
+  for (const record of [sequences, embedding, query, key, variate, wanted.query, wanted.variate, wanted, rows, inputs])
+    Object.freeze(record);
+  return inputs;
 }
 
 /** Every option that a layout depends on. */

@@ -38,6 +38,14 @@ function seen(row: Float32Array, given?: Uint8Array): Uint8Array {
   return result;
 }
 
+let allSeen = new Uint8Array(0);
+
+/** A row of ones, shared: masks are only read. */
+function seenThroughout(length: number): Uint8Array {
+  if (allSeen.length !== length) allSeen = new Uint8Array(length).fill(1);
+  return allSeen;
+}
+
 /** One series as the decoder takes it. Targets are imputed after cutting and padding, covariates with zeros. */
 export function wrapperEntry(
   { target, known, mask, groups, ranges }: SeriesRows,
@@ -48,7 +56,7 @@ export function wrapperEntry(
   if (length === past && known.length === 0 && ranges?.every(Boolean) && !mask?.some((row) => row.includes(0)))
     return {
       values: target.map((row) => row.slice()),
-      mask: target.map((row) => new Uint8Array(row.length).fill(1)),
+      mask: target.map((row) => seenThroughout(row.length)),
       ranges,
       patches: past / patch,
       groups: groups ?? new Int32Array(target.length),
