@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { queryGroup, together, valueVectors } from "../src/codegen/attention.js";
+import { queryGroup, together, valueVectors } from "../src/codegen/attention-functions.js";
 import { isaTable } from "../src/codegen/helpers.js";
 import { usualContractionSchedule } from "../src/codegen/schedule.js";
 import { evaluateDim, sizeVar } from "../src/ir/dim.js";

@@ -8,7 +8,8 @@ import type { Units } from "../ir/kernel.js";
 import { attentionOperands } from "../ir/ops/attention.js";
 import { keyLanes, padded } from "../ir/ops/state.js";
 import { plainPointer } from "./address.js";
-import { attentionFunctions, balancedTurn, names, registers, valueVectors, type AttentionShape } from "./attention.js";
+import { attentionFunctions, names, registers, valueVectors, type AttentionShape } from "./attention-functions.js";
+import { balancedTurn } from "./attention.js";
 import { literal } from "./c-scalar.js";
 import type { TargetIsa } from "./helpers.js";
 import type { KernelWriter } from "./writer.js";
@@ -37,7 +38,7 @@ INLINE int64_t ${scores}_paged(const float *q, const struct pages *pages, int64_
   for (int64_t b = 0; b < blocks; b++) {
     const int64_t visible = end - 16 * b;
     float *const scored = s + 16 * b;
-    ${scores}_tile(1, 1, &q, pages->keys + page_place(pages, b) * ${width * keyLanes}, 0, dead - 16 * b, &visible, scale, &scored, top);
+    ${scores}_tile(1, 1, 0, &q, pages->keys + page_place(pages, b) * ${width * keyLanes}, 0, dead - 16 * b, &visible, scale, &scored, top, (struct soon){0});
   }
   return blocks;
 }

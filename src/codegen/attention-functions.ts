@@ -1,0 +1,337 @@
+/**
+ * C functions of attention of one head size: scores over blocks of 16 keys (lane = absolute key position mod 16), one maximum, one sum, then one chain over keys
+ * ascending; four queries at a time over keys they share, which meanwhile ask for keys and values of their own. Must not know where operands and caches come from.
+ */
+import { padded } from "../ir/ops/state.js";
+import { formOf } from "./c-scalar.js";
+import { isaTable, type TargetIsa } from "./helpers.js";
+
+/** Queries that share one pass over a prefix. */
+export const queryGroup = 4;
+
+/** Vectors of a value row handled together: up to four, dividing the row evenly. */
+export const valueVectors = (stored: number): number => [4, 3, 2].find((count) => (stored / 16) % count === 0) ?? 1;
+
+export interface AttentionShape {
+  readonly width: number;
+  readonly valueWidth: number;
+  readonly isa: TargetIsa;
+}
+
+export const names = (shape: AttentionShape): { scores: string; weigh: string; store: string } => ({
+  scores: `scores_${shape.width}`,
+  weigh: `weigh_${shape.valueWidth}`,
+  store: `store_values_${shape.valueWidth}`,
+});
+
+/** The vectors that fill a register: their C type, the ending of their functions' names, and how many make sixteen lanes. */
+export function registers({ isa }: AttentionShape): {
+  readonly type: string;
+  readonly form: string;
+  readonly lanes: number;
+  readonly parts: number;
+} {
+  const { lanes } = isaTable[isa].tile;
+  return { type: `f32x${lanes}`, form: formOf("f32", lanes), lanes, parts: 16 / lanes };
+}
+
+/** Key blocks scored at once, for four queries and for one; vectors of sixteen values weighed at once for four queries. As many as registers can hold the sums of. */
+export const together: Record<TargetIsa, { readonly joint: number; readonly single: number; readonly values: number }> = {
+  avx512: { joint: 4, single: 8, values: 4 },
+  avx2: { joint: 1, single: 4, values: 1 },
+  neon: { joint: 1, single: 2, values: 4 },
+  plain: { joint: 1, single: 2, values: 4 },
+};
+
+/** Value rows between two requests for memory that is needed later; as far ahead a group asks for the rows that it goes through. */
+const valuesAhead = 32;
+
+/**
+ * Functions of one head size, one text each, so that kernels of a file can share them. Those for one query and for a group are called, not inlined: they occur in many
+ * places, a compiler takes seconds for copies of them, and between them nothing needs to stay in registers.
+ */
+export function attentionFunctions(shape: AttentionShape): string[] {
+  return [commonFunctions(shape), scoreFunctions(shape), normaliseFunction(shape), weighFunctions(shape)];
+}
+
+/** What does not depend on the head size. */
+function commonFunctions(shape: AttentionShape): string {
+  const { type, form } = registers(shape);
+  return `/* Memory that will be read soon, for each query. */
+struct ahead {
+  const float *from[${queryGroup}];
+  int64_t floats[${queryGroup}];
+};
+/* Where a loop asks for memory at every step, and how many bytes further on at the next: evenly, so that neither waits for the other. */
+struct soon {
+  const char *from;
+  int64_t stride;
+};
+/* What loop number \`turn\` of \`turns\`, which asks \`steps\` times, should ask for: each has a part of one query's memory. */
+INLINE struct soon soon_part(const struct ahead *ahead, int64_t turn, int64_t turns, int64_t steps) {
+  const int64_t i = turn % ${queryGroup}, part = turn / ${queryGroup}, parts = (turns + ${queryGroup - 1} - i) / ${queryGroup};
+  const int64_t lines = (ahead->floats[i] + 15) / 16, first = lines * part / parts, end = lines * (part + 1) / parts;
+  const int64_t stride = ((end - first) * 64 + steps - 1) / steps;
+  return (struct soon){(const char *)(ahead->from[i] + 16 * first), stride < 64 ? stride : 64};
+}
+/* The larger in every lane; a NaN in b is passed over. */
+INLINE ${type} higher(${type} a, ${type} b) { return select_${form}(less_${form}(a, b), b, a); }
+/* Sixteen scores: those before \`first\` and from \`end\` on become -inf. */
+OUTLINE void hide_lanes(float *s, int64_t first, int64_t end) {
+  for (int64_t l = 0; l < 16; l++) if (l < first || l >= end) s[l] = -__builtin_inff();
+}
+`;
+}
+
+function scoreFunctions(shape: AttentionShape): string {
+  const { width } = shape;
+  const { scores } = names(shape);
+  const { type, form, lanes, parts } = registers(shape);
+  const wide = together[shape.isa];
+  // A block of sixteen lanes is one register, or `parts` of them side by side.
+  const count = parts === 1 ? "blocks" : `blocks * ${parts}`;
+  const key =
+    parts === 1 ? `keys + ((b + j) * ${width} + d) * 16` : `keys + ((b + j / ${parts}) * ${width} + d) * 16 + j % ${parts} * ${lanes}`;
+  return `/* Sixteen scores from position \`first\` on, scaled and hidden where dead or not visible. */
+INLINE void ${scores}_place(const ${type} *sum, int64_t first, int64_t dead, int64_t visible, float scale, float *s, ${type} *top) {
+  float *const scored = s + first;
+#pragma GCC unroll ${parts}
+  for (int p = 0; p < ${parts}; p++) store_${form}(scored + ${lanes} * p, sum[p] * splat_${form}(scale));
+  if (first < dead || first + 16 > visible) hide_lanes(scored, dead - first, visible - first);
+#pragma GCC unroll ${parts}
+  for (int p = 0; p < ${parts}; p++) top[p] = higher(top[p], load_${form}(scored + ${lanes} * p));
+}
+/* s[i][16 b + l] = scale * (q_i . key 16 b + l) for blocks b; lanes below dead or from visible_i on become -inf. Raises top[i]. Where it \`asks\`, soon's memory is asked for. */
+INLINE void ${scores}_tile(const int queries, const int blocks, const int asks, const float *const *q, const float *keys, int64_t b, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], struct soon soon) {
+  ${type} sum[${queryGroup}][${8 * parts}];
+#pragma GCC unroll ${queryGroup}
+  for (int i = 0; i < queries; i++)
+#pragma GCC unroll ${8 * parts}
+    for (int j = 0; j < ${count}; j++) sum[i][j] = splat_${form}(0);
+  for (int64_t d = 0; d < ${width}; d++) {
+    ${type} key[${8 * parts}];
+#pragma GCC unroll ${8 * parts}
+    for (int j = 0; j < ${count}; j++) key[j] = load_${form}(${key});
+    if (queries > 1)
+#pragma GCC unroll 8
+      for (int j = 0; j < blocks; j++, soon.from += soon.stride) {
+        __builtin_prefetch(keys + ((b + blocks + j) * ${width} + d) * 16, 0, 2);
+        if (asks) __builtin_prefetch(soon.from, 0, 2);
+      }
+#pragma GCC unroll ${queryGroup}
+    for (int i = 0; i < queries; i++) {
+      const ${type} x = splat_${form}(q[i][d]);
+#pragma GCC unroll ${8 * parts}
+      for (int j = 0; j < ${count}; j++) sum[i][j] = fma_${form}(x, key[j], sum[i][j]);
+    }
+  }
+#pragma GCC unroll ${queryGroup}
+  for (int i = 0; i < queries; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < blocks; j++) ${scores}_place(sum[i] + ${parts} * j, (b + j) * 16, dead, visible[i], scale, s[i], top[i]);
+}
+/* A group's queries, each over keys of its own: blocks from .. to - 1. One query alone would wait for every sum where there are few blocks. */
+OUTLINE void ${scores}_apart(const float *const *q, const float *const *keys, int64_t from, int64_t to, const int64_t *dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
+  for (int64_t b = from; b < to; b++) {
+    ${type} sum[${queryGroup}][${parts}];
+#pragma GCC unroll ${queryGroup}
+    for (int i = 0; i < ${queryGroup}; i++)
+#pragma GCC unroll ${parts}
+      for (int p = 0; p < ${parts}; p++) sum[i][p] = splat_${form}(0);
+    for (int64_t d = 0; d < ${width}; d++)
+#pragma GCC unroll ${queryGroup}
+      for (int i = 0; i < ${queryGroup}; i++) {
+        const ${type} x = splat_${form}(q[i][d]);
+#pragma GCC unroll ${parts}
+        for (int p = 0; p < ${parts}; p++) sum[i][p] = fma_${form}(x, load_${form}(keys[i] + (b * ${width} + d) * 16 + ${lanes} * p), sum[i][p]);
+      }
+#pragma GCC unroll ${queryGroup}
+    for (int i = 0; i < ${queryGroup}; i++) ${scores}_place(sum[i], b * 16, dead[i], visible[i], scale, s[i], top[i]);
+  }
+}
+INLINE void ${scores}_any(const int queries, const int asks, const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], const struct ahead *ahead) {
+  const int step = queries == 1 ? ${wide.single} : ${wide.joint};
+  struct soon soon = {0};
+  int64_t b = 0;
+  for (; b + step <= blocks; b += step) {
+    if (asks) soon = soon_part(ahead, b / step, blocks / step, ${width} * step);
+    ${scores}_tile(queries, step, asks, q, keys, b, dead, visible, scale, s, top, soon);
+  }
+  for (; b < blocks; b++) ${scores}_tile(queries, 1, 0, q, keys, b, dead, visible, scale, s, top, soon);
+}
+OUTLINE void ${scores}_one(const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
+  ${scores}_any(1, 0, q, keys, blocks, dead, visible, scale, s, top, 0);
+}
+OUTLINE void ${scores}_group(const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
+  ${scores}_any(${queryGroup}, 0, q, keys, blocks, dead, visible, scale, s, top, 0);
+}
+OUTLINE void ${scores}_group_asking(const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], const struct ahead *ahead) {
+  ${scores}_any(${queryGroup}, 1, q, keys, blocks, dead, visible, scale, s, top, ahead);
+}
+INLINE void ${scores}(const int queries, const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], const struct ahead *ahead) {
+  if (queries == 1) ${scores}_one(q, keys, blocks, dead, visible, scale, s, top);
+  else if (ahead) ${scores}_group_asking(q, keys, blocks, dead, visible, scale, s, top, ahead);
+  else ${scores}_group(q, keys, blocks, dead, visible, scale, s, top);
+}
+`;
+}
+
+function normaliseFunction(shape: AttentionShape): string {
+  const { type, form, lanes, parts } = registers(shape);
+  return `/* s[0 .. 16 blocks - 1] from scores to weights; no score is above the largest of top, and hidden ones are -inf. */
+OUTLINE void normalise(float *s, int64_t blocks, const ${type} *top) {
+  ${type} total[${parts}];
+  float t[16];
+  memcpy(t, top, 64);
+#pragma GCC unroll 4
+  for (int w = 8; w > 0; w /= 2)
+#pragma GCC unroll 8
+    for (int l = 0; l < w; l++) t[l] = t[l] < t[l + w] ? t[l + w] : t[l];
+  const ${type} m = splat_${form}(t[0]), hidden = splat_${form}(-__builtin_inff());
+  for (int p = 0; p < ${parts}; p++) total[p] = splat_${form}(0);
+  for (int64_t b = 0; b < blocks; b++)
+#pragma GCC unroll ${parts}
+    for (int p = 0; p < ${parts}; p++) {
+      float *const place = s + 16 * b + ${lanes} * p;
+      const ${type} x = load_${form}(place);
+      const ${type} e = select_${form}(equal_${form}(x, hidden), splat_${form}(0), exp_${form}(x - m));
+      total[p] += e;
+      store_${form}(place, e);
+    }
+  memcpy(t, total, 64);
+#pragma GCC unroll 4
+  for (int w = 8; w > 0; w /= 2)
+#pragma GCC unroll 8
+    for (int l = 0; l < w; l++) t[l] += t[l + w];
+  const ${type} sum = splat_${form}(t[0]);
+  for (int64_t k = 0; k < 16 * blocks; k += ${lanes}) store_${form}(s + k, load_${form}(s + k) / sum);
+}
+`;
+}
+
+function weighFunctions(shape: AttentionShape): string {
+  const stored = padded(shape.valueWidth);
+  const vectors = valueVectors(stored);
+  const { weigh, store } = names(shape);
+  const { type, form, lanes, parts } = registers(shape);
+  const step = Math.min(together[shape.isa].values, vectors);
+  return `/* sum[i] += s[i][k] * value row k, for keys from .. to - 1 ascending. */
+INLINE void ${weigh}_any(const int queries, const int step, const int asks, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column, struct soon soon) {
+#pragma GCC unroll 1
+  for (int first = 0; first < ${vectors * parts}; first += step) {
+    ${type} chain[${queryGroup}][${vectors * parts}];
+#pragma GCC unroll ${queryGroup}
+    for (int i = 0; i < queries; i++)
+#pragma GCC unroll ${vectors * parts}
+      for (int v = 0; v < step; v++) chain[i][v] = sum[i][first + v];
+    for (int64_t k = from; k < to; k++) {
+      const float *const row = values + k * ${stored} + column + ${lanes} * first;
+      ${type} value[${vectors * parts}];
+#pragma GCC unroll ${vectors * parts}
+      for (int v = 0; v < step; v++) value[v] = load_${form}(row + ${lanes} * v);
+      if (queries > 1)
+#pragma GCC unroll ${vectors}
+        for (int v = 0; v < step; v += ${parts}, soon.from += soon.stride) {
+          __builtin_prefetch(row + ${valuesAhead * stored} + ${lanes} * v, 0, 2);
+          if (asks) __builtin_prefetch(soon.from, 0, 2);
+        }
+#pragma GCC unroll ${queryGroup}
+      for (int i = 0; i < queries; i++) {
+        const ${type} p = splat_${form}(s[i][k]);
+#pragma GCC unroll ${vectors * parts}
+        for (int v = 0; v < step; v++) chain[i][v] = fma_${form}(p, value[v], chain[i][v]);
+      }
+    }
+#pragma GCC unroll ${queryGroup}
+    for (int i = 0; i < queries; i++)
+#pragma GCC unroll ${vectors * parts}
+      for (int v = 0; v < step; v++) sum[i][first + v] = chain[i][v];
+  }
+}
+OUTLINE void ${weigh}_one(const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
+  ${weigh}_any(1, ${vectors * parts}, 0, s, values, from, to, sum, column, (struct soon){0});
+}
+OUTLINE void ${weigh}_group(const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
+  ${weigh}_any(${queryGroup}, ${step * parts}, 0, s, values, from, to, sum, column, (struct soon){0});
+}
+OUTLINE void ${weigh}_group_asking(const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column, struct soon soon) {
+  ${weigh}_any(${queryGroup}, ${step * parts}, 1, s, values, from, to, sum, column, soon);
+}
+INLINE void ${weigh}(const int queries, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column, const struct ahead *ahead) {
+  if (queries == 1) return ${weigh}_one(s, values, from, to, sum, column);
+  const int64_t turns = (to - from + ${valuesAhead - 1}) / ${valuesAhead};
+  for (int64_t turn = 0; turn < turns; turn++) {
+    const int64_t first = from + ${valuesAhead} * turn, end = first + ${valuesAhead} < to ? first + ${valuesAhead} : to;
+    if (ahead) ${weigh}_group_asking(s, values, first, end, sum, column, soon_part(ahead, turn, turns, (end - first) * ${vectors}));
+    else ${weigh}_group(s, values, first, end, sum, column);
+  }
+}
+/* Part of a value row, without its padding. */
+INLINE void ${store}(float *out, const ${type} *sum, int64_t column) {
+  for (int v = 0; v < ${vectors * parts}; v++) {
+    const int64_t left = ${shape.valueWidth} - column - ${lanes} * v;
+    if (left >= ${lanes}) store_${form}(out + column + ${lanes} * v, sum[v]);
+    else if (left > 0) memcpy(out + column + ${lanes} * v, &sum[v], (size_t)left * 4);
+  }
+}
+`;
+}
+
+/** One or four queries over a common segment and then each over its own keys. */
+export function attendFunction(shape: AttentionShape): string {
+  const { scores, weigh, store } = names(shape);
+  const stored = padded(shape.valueWidth);
+  const vectors = valueVectors(stored);
+  const { type, form, parts } = registers(shape);
+  return `/* Common keys 0 .. shared[i] - 1, then (when length is given) own keys shared[i] .. length[i] - 1, whose slot 0 is shared[i] rounded down to 16. */
+INLINE void attend_${shape.width}_${shape.valueWidth}(const int queries, const float *const *q, float *const *s, const int64_t *shared, const float *keys, const float *values, float scale,
+    const float *ownKeys, const float *ownValues, int64_t ownKeyRow, int64_t ownValueRow, const int64_t *row, const int64_t *length, float *out, int64_t outStride) {
+  ${type} top[${queryGroup}][${parts}];
+  int64_t longest = 0, shortest = shared[0];
+  for (int i = 0; i < queries; i++) {
+    for (int p = 0; p < ${parts}; p++) top[i][p] = splat_${form}(-__builtin_inff());
+    longest = shared[i] > longest ? shared[i] : longest;
+    shortest = shared[i] < shortest ? shared[i] : shortest;
+  }
+  const int64_t blocks = (longest + 15) / 16;
+  int64_t ownBlocks[${queryGroup}] = {0}, dead[${queryGroup}] = {0}, visible[${queryGroup}] = {0};
+  float *own[${queryGroup}] = {0};
+  struct ahead ownKeysAhead = {0}, ownValuesAhead = {0};
+  for (int i = 0; i < queries && length; i++) {
+    const int64_t base = shared[i] / 16 * 16;
+    dead[i] = shared[i] - base;
+    visible[i] = length[i] - base;
+    own[i] = s[i] + blocks * 16;
+    ownBlocks[i] = visible[i] > dead[i] ? (visible[i] + 15) / 16 : 0;
+    ownKeysAhead.from[i] = ownKeys + row[i] * ownKeyRow;
+    ownKeysAhead.floats[i] = ownBlocks[i] * ${16 * shape.width};
+    ownValuesAhead.from[i] = ownValues + row[i] * ownValueRow;
+    ownValuesAhead.floats[i] = ownBlocks[i] * ${16 * stored};
+  }
+  ${scores}(queries, q, keys, blocks, 0, shared, scale, s, top, length ? &ownKeysAhead : 0);
+  int64_t alike = queries == ${queryGroup} ? 1 : 0;
+  for (int i = 1; i < queries; i++) alike = alike && ownBlocks[i] == ownBlocks[0];
+  const int64_t whole = alike ? ownBlocks[0] / ${together[shape.isa].single} * ${together[shape.isa].single} : 0;
+  if (alike) ${scores}_apart(q, ownKeysAhead.from, whole, ownBlocks[0], dead, visible, scale, own, top);
+  for (int i = 0; i < queries; i++) {
+    const int64_t rest = alike ? whole : ownBlocks[i];
+    if (rest > 0) ${scores}(1, q + i, ownKeysAhead.from[i], rest, dead[i], visible + i, scale, own + i, top + i, 0);
+    normalise(s[i], blocks + ownBlocks[i], top[i]);
+  }
+  for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
+    ${type} sum[${queryGroup}][${vectors * parts}];
+    for (int i = 0; i < queries; i++) for (int v = 0; v < ${vectors * parts}; v++) sum[i][v] = splat_${form}(0);
+    ${weigh}(queries, (const float *const *)s, values, 0, shortest, sum, column, length && column == 0 ? &ownValuesAhead : 0);
+    for (int i = 0; i < queries; i++) {
+      const float *one = s[i];
+      if (shared[i] > shortest) ${weigh}(1, &one, values, shortest, shared[i], sum + i, column, 0);
+      if (ownBlocks[i] > 0) {
+        one = own[i];
+        ${weigh}(1, &one, ownValuesAhead.from[i], dead[i], visible[i], sum + i, column, 0);
+      }
+      ${store}(out + i * outStride, sum[i], column);
+    }
+  }
+}
+`;
+}
