@@ -13,7 +13,7 @@ export interface RowAddress {
 }
 
 /** Axes of an iteration whose offset is (row / divide % modulo) * stride. */
-interface AxisGroup {
+export interface AxisGroup {
   readonly divide: Dim;
   readonly modulo: Dim | undefined;
   readonly stride: Dim;

@@ -9,7 +9,7 @@ import type { Node } from "../ir/graph.js";
 import type { ContractionKernel, ContractionSegment, Units } from "../ir/kernel.js";
 import type { ContractionSchedule } from "../ir/schedule.js";
 import { add, type Scalar } from "../ir/scalar.js";
-import { groupAxes, plainPointer } from "./address.js";
+import { groupAxes, plainPointer, type AxisGroup } from "./address.js";
 import { isaTable, type TargetIsa } from "./helpers.js";
 import { RowEmitter } from "./rows.js";
 import { fitsTarget, usualContractionSchedule } from "./schedule.js";
@@ -137,7 +137,15 @@ export class ContractionEmitter {
 
   /** Rows of x that lie a multiple of 2 KB apart are copied, unless they are few. */
   get #spread(): boolean {
-    return this.#cut && !this.#copied && this.#depth % 512 === 0;
+    if (!this.#cut || this.#copied) return false;
+    const stride = this.#rowGroup?.stride ?? 0;
+    return typeof stride !== "number" || (stride !== 0 && stride % 512 === 0);
+  }
+
+  /** The one axis that the rows of x, read in place, form; none where there is one row, or all are the same. */
+  get #rowGroup(): AxisGroup | undefined {
+    const { shape, strides } = resolveAccess(this.kernel.x);
+    return groupAxes(shape.slice(0, -1), strides.slice(0, -1))[0];
   }
 
   get #areaStride(): number {
@@ -174,11 +182,8 @@ export class ContractionEmitter {
   }
 
   #address(): XAddress {
-    const access = resolveAccess(this.kernel.x);
     const base = plainPointer(this.writer, this.kernel.x, "x");
-    const [group] = groupAxes(access.shape.slice(0, -1), access.strides.slice(0, -1));
-    // Without a group there is one row, or all rows are the same one.
-    const stride = group ? this.writer.number(group.stride) : "0";
+    const stride = this.#rowGroup ? this.writer.number(this.#rowGroup.stride) : "0";
     return { pointer: `${base} + first * ${stride}`, stride };
   }
 
