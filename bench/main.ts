@@ -38,7 +38,19 @@ function chosen<T>(text: string | undefined, known: readonly T[], nameOf: (item:
   });
 }
 
-function printResult({ workload, mode, threads, medianMs, rawMs, limitMs, shareOfLimit, firstMs, profile, peers }: Result): void {
+function printResult({
+  workload,
+  mode,
+  threads,
+  medianMs,
+  rawMs,
+  limitMs,
+  bestLimitMs,
+  shareOfLimit,
+  firstMs,
+  profile,
+  peers,
+}: Result): void {
   const columns = [
     workload.padEnd(19),
     mode.padEnd(15),
@@ -47,7 +59,7 @@ function printResult({ workload, mode, threads, medianMs, rawMs, limitMs, shareO
     `best ${Math.min(...rawMs).toFixed(2)}`,
     `first ${firstMs.toFixed(0)}`,
     `limit ${limitMs.toFixed(2)}`,
-    `share ${(100 * shareOfLimit).toFixed(0)}%`,
+    `share ${(100 * shareOfLimit).toFixed(0)}%, best ${((100 * bestLimitMs) / Math.min(...rawMs)).toFixed(0)}%`,
     `outside kernels ${profile.outsideKernelsMicrosecondsPerProgramRun.toFixed(0)} us x ${profile.programRuns}, outside programs ${profile.outsideProgramsMs.toFixed(2)} ms`,
     ...Object.entries(peers).map(
       ([name, peer]) =>

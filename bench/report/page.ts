@@ -47,7 +47,7 @@ function workloadTable(results: readonly Result[], workloads: readonly Workload[
           name,
           String(result.threads),
           percent(result.shareOfLimit),
-          percent(result.limitMs / best(result)),
+          percent(result.bestLimitMs / best(result)),
           peer ? times(peer.medianMs / result.medianMs) : "",
           aimText(result, most),
           milliseconds(result.medianMs),
@@ -203,8 +203,9 @@ carry what its neighbours did, so the share of the best run stands beside that o
       .join(", ")}.
 
 **Limit.** One pass through a network's weights can be no faster than its useful arithmetic at the measured fma peak, nor than reading its weights and cached keys and values once at
-the measured stream bandwidth; a run's limit is the sum over its passes ([bench/workload.ts](../bench/workload.ts)). Both figures are measured between the timed runs. Element-wise work, norms,
-softmax and draws are not counted, so 100% cannot be reached. **Peer** is onnxruntime-node on the same graph in the same run, taking turns; both must have computed the same numbers first.${results.some((result) => peerOf(result)) ? "" : " No peer was measured for this page."}`,
+the measured stream bandwidth; a run's limit is the sum over its passes ([bench/workload.ts](../bench/workload.ts)). Both figures are measured in turn with the timed runs, and the share of the
+limit is that of their medians; the share of the best run is that of the best figures of the whole bench run. Element-wise work, norms, softmax and draws are not counted, so 100% cannot be
+reached. **Peer** is onnxruntime-node on the same graph in the same run, taking turns; both must have computed the same numbers first.${results.some((result) => peerOf(result)) ? "" : " No peer was measured for this page."}`,
     `## Workloads
 
 Mode \`${mainMode}\`, the default.
@@ -238,6 +239,8 @@ The kernels that take most of the time, for every workload below its aim, with $
 ${gaps(results, most)}`,
     ...others.map(
       ({ title, results: { results: theirs } }) => `## ${title}
+
+The limits are the best of that run.
 
 ${table(
   ["workload", "threads", "share of limit", "median ms", "limit ms"],
