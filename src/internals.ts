@@ -26,7 +26,7 @@ export { KeyValueCache } from "./nn/key-value-cache.js";
 export { parseToto2Config, type Toto2Config } from "./models/toto2/config.js";
 export { Toto2Decoder, type Toto2DecodeRequest } from "./models/toto2/decode.js";
 export { impute, type Imputation } from "./models/toto2/imputation.js";
-export type { Entry as Toto2Entry } from "./models/toto2/layout.js";
+export type { Entry as Toto2Entry } from "./models/toto2/samples.js";
 export { loadToto2Weights, quantileLevels } from "./models/toto2/weights.js";
 export { wrapperEntry, wrapperPast } from "./models/toto2/wrapper.js";
 export { backfillStatistics, finishQuantiles } from "./tensor/index.js";

@@ -3,7 +3,8 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Tensor } from "../src/tensor/index.js";
 import { Size } from "../src/trace/entry.js";
-import { SampleStore, type Entry, type LayoutOptions, type Round, type SampleMemory } from "../src/models/toto2/layout.js";
+import type { LayoutOptions, Round } from "../src/models/toto2/layout.js";
+import { SampleStore, type Entry, type SampleMemory } from "../src/models/toto2/samples.js";
 import { RoundInputsCache } from "../src/models/toto2/round-inputs.js";
 import { wrapperEntry } from "../src/models/toto2/wrapper.js";
 
@@ -120,18 +121,8 @@ test("a whole series becomes the entry that the general way makes", () => {
       expect(quick).toEqual(general);
       expect(quick.values[0]).not.toBe(row);
       if (past === row.length) expect(kept).toBeDefined();
-      const layout = {
-        patch,
-        variates: 2,
-        covariates: 0,
-        futurePatches: 2,
-        hasMissingValues: true,
-        firstBlock: 2,
-        reach: 10,
-        everyToken: false,
-      };
       const store = (entry: Entry, memory?: SampleMemory): SampleStore =>
-        new SampleStore([entry], { ...layout, corrections: { stableCentre: false, placedGroups: false } }, memory);
+        new SampleStore([entry], { patch, variates: 2, covariates: 0, futurePatches: 2 }, memory);
       const measured = store(general);
       // Memory of an earlier store, of this size or another.
       const samples = measured.values.length + cut;

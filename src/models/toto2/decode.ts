@@ -12,8 +12,9 @@ import type { Device } from "../../runtime/device.js";
 import { InputError } from "../input-error.js";
 import type { Toto2Config } from "./config.js";
 import { Toto2Network, type Toto2Answer, type Toto2Inputs, type Toto2Variant } from "./forward.js";
-import { SampleStore, type Corrections, type Entry, type LayoutOptions, type Round, type SampleMemory } from "./layout.js";
+import type { Corrections, LayoutOptions, Round } from "./layout.js";
 import { RoundInputsCache, type RoundInputs } from "./round-inputs.js";
+import { SampleStore, type Entry, type SampleMemory } from "./samples.js";
 import { quantileLevels, type Toto2Weights } from "./weights.js";
 
 export interface Toto2DecoderOptions {

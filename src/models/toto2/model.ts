@@ -9,7 +9,7 @@ import type { Checkpoint } from "../tensor-source.js";
 import { parseToto2Config, type Toto2Config } from "./config.js";
 import { maximumPositions, Toto2Decoder } from "./decode.js";
 import { checkDecoding, type CheckedDecoding } from "./decoding.js";
-import type { Entry, Range } from "./layout.js";
+import type { Entry, Range } from "./samples.js";
 import { drawPaths } from "./sampling.js";
 import { loadToto2Weights, quantileLevels, type Toto2Weights } from "./weights.js";
 import { wrapperEntry, wrapperPast } from "./wrapper.js";

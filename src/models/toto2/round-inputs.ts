@@ -5,7 +5,8 @@
 import { size } from "../../trace/entry.js";
 import { Tensor } from "../../tensor/index.js";
 import type { KeyVectors, QueryVectors, Sequences, VariateVectors, Wanted } from "./forward.js";
-import { RoundLayout, type LayoutOptions, type Round, type SampleStore } from "./layout.js";
+import { RoundLayout, type LayoutOptions, type Round } from "./layout.js";
+import type { SampleStore } from "./samples.js";
 
 export interface RoundInputs {
   readonly sequences: Sequences;

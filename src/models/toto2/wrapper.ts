@@ -1,6 +1,6 @@
 /** What the published GluonTS wrapper does to series before decoding (model-spec B.8.1): context rule, left padding, imputation. Plain arrays. */
 import { impute, type Imputation } from "./imputation.js";
-import type { Entry, Range } from "./layout.js";
+import type { Entry, Range } from "./samples.js";
 
 /** Samples of context that the wrapper feeds: as many as leave positions for the horizon within `contextLength`, in whole patches, at least one. */
 export function wrapperPast(contextLength: number, horizon: number, patch: number): number {
