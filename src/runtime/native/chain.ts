@@ -11,8 +11,16 @@ import { writeStepTable, type AddressOf } from "./step-table.js";
 
 const line = 64;
 
-/** Whether every output is a value of its run: one that is a State's does not outlive the next run. */
-export const canChain = ({ outputs }: Program): boolean => outputs.every(({ source }) => source.kind === "value");
+/** Work of the runs that go into one chain, a byte of memory as much as eight flops: some 50 ms of two cores. Other forecasts wait for its end. */
+const chainedWork = 1e10;
+const longestChain = 16;
+
+/** How many runs of a program go into one chain: 1 where an output is a State's, which would not outlive the next run. */
+export function runsTogether({ launches, outputs }: Program, sizes: SizeBindings): number {
+  if (outputs.some(({ source }) => source.kind !== "value")) return 1;
+  const work = launches.reduce((sum, { flops, bytes }) => sum + evaluateDim(flops, sizes) + 8 * evaluateDim(bytes, sizes), 0);
+  return Math.max(1, Math.min(longestChain, Math.floor(chainedWork / work)));
+}
 
 /** What one run of the chain has to itself. */
 interface Link {

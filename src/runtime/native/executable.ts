@@ -11,7 +11,7 @@ import {
   type RunResult,
   type WatchedLaunch,
 } from "../device.js";
-import { canChain, NativeChain, type ChainParts } from "./chain.js";
+import { NativeChain, runsTogether, type ChainParts } from "./chain.js";
 import { runStatus, stepLayout, type NativeBuffer, type NativeLibrary, type RunOptions } from "./contract.js";
 import { bytesOf, copyPlaces, fillPlaces, placeAt, type Place } from "./places.js";
 import type { RunRecorder } from "./recording.js";
@@ -22,9 +22,6 @@ import { stateFrees, useStates, type NativeState } from "./state.js";
 const inlineFlops = 5e7;
 /** Longest time without a turn of the event loop, in ms. */
 const turnMilliseconds = 3;
-/** Work of the runs that go into one chain, a byte of memory as much as eight flops: some 50 ms of two cores. Other forecasts wait for its end. */
-const chainedWork = 1e10;
-const longestChain = 16;
 /** Bindings kept per executable; the least recently used goes first. */
 const keptBindings = 32;
 
@@ -159,14 +156,8 @@ export class NativeExecutable implements Executable {
   }
 
   chainLength({ sizes, replay }: RunRequest): number {
-    if (replay !== "one-call" || !canChain(this.program)) return 1;
-    if (this.#chainable?.sizes !== sizes) {
-      const work = this.program.launches.reduce(
-        (sum, { flops, bytes }) => sum + evaluateDim(flops, sizes) + 8 * evaluateDim(bytes, sizes),
-        0,
-      );
-      this.#chainable = { sizes, length: Math.max(1, Math.min(longestChain, Math.floor(chainedWork / work))) };
-    }
+    if (replay !== "one-call") return 1;
+    if (this.#chainable?.sizes !== sizes) this.#chainable = { sizes, length: runsTogether(this.program, sizes) };
     return this.#chainable.length;
   }
 
