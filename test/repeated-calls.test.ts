@@ -101,6 +101,26 @@ describe.each([reference, native])("repeated calls on $name", (device) => {
     expect(f.report()).toMatchObject({ calls: 4, compiles: 1, recompiles: 0 });
   });
 
+  it("may take turns between sizes, and between states of one size", async () => {
+    const f = doubled();
+    const weights = [weightOf(3), weightOf(4)];
+    const wide = compile((x: Tensor) => x.add(x), { device, name: "turns", dynamic: { rows: [1, 64] } });
+    for (let round = 0; round < 4; round++) {
+      for (const count of [1, 2, 3, 4, 5, 40]) {
+        const x = vector(...Array.from({ length: count }, (_, index) => index + round));
+        const want = [...x.data()].map((value) => 2 * value);
+        expect([...wide(x).data()]).toEqual(want);
+        expect([...(await wide.run([x])).data()]).toEqual(want);
+      }
+      for (const [index, weight] of weights.entries())
+        expect([...f(Tensor.from(Float32Array.of(1, round), [2]), weight).data()]).toEqual([4 + index, round * (4 + index)]);
+      if (round === 1) weights[0]?.write(Float32Array.of(3, 3));
+      if (round === 2) weights.splice(0, 1, weightOf(3))[0]?.dispose();
+    }
+    expect(wide.report()).toMatchObject({ calls: 48, compiles: 1, recompiles: 0 });
+    wide.dispose();
+  });
+
   it("see a state that was written, replaced or disposed", () => {
     const f = doubled();
     const [first, second] = [weightOf(3), weightOf(4)];

@@ -61,6 +61,9 @@ const hasProgram = (specialization: Specialization): specialization is Replayabl
 
 const replayOf = (mode: Mode): Replay => (mode === "reduce-overhead" || mode === "max-autotune" ? "one-call" : "per-kernel");
 
+/** Plans kept per function. */
+const keptPlans = 4;
+
 export class CompiledCore {
   readonly name: string;
   readonly mode: Mode;
@@ -74,7 +77,8 @@ export class CompiledCore {
   /** Executables with a run off the event loop that has not ended. */
   readonly #running = new Map<Executable, number>();
   #taps = new Map<string, Value>();
-  #lastPlan: CallPlan | undefined;
+  /** Of the last calls, the latest first: rounds of different sizes take turns. */
+  readonly #plans: CallPlan[] = [];
   #lastArguments: readonly unknown[] | undefined;
   #disposed = false;
 
@@ -153,7 +157,7 @@ export class CompiledCore {
   /** Answers of the first calls of a chain, at least one: as many as go in one foreign call, when they repeat the last call in all but data. */
   async callChain(chain: Chain, signal?: AbortSignal): Promise<unknown[]> {
     const first = chain.argumentsOf(0);
-    const plan = this.#lastPlan;
+    const [plan] = this.#plans;
     const alone = !plan || this.options.taps || this.#disposed || plan.stance !== this.#stance;
     const calls = alone ? undefined : chainedCalls(plan, plan.specialization.replayable.executable, chain, first, signal);
     if (!plan || !calls) return [await this.call(first, signal)];
@@ -186,19 +190,27 @@ export class CompiledCore {
     }
   }
 
-  /** The last call's plan with this call's arrays, when nothing but data differs. */
+  /** An earlier call's plan with this call's arrays, when nothing but data differs. */
   #repeated(args: readonly unknown[]): { readonly plan: CallPlan; readonly arrays: readonly HostArray[] } | undefined {
-    const plan = this.#lastPlan;
-    if (!plan || this.#disposed || plan.stance !== this.#stance) return undefined;
-    const arrays = plan.pattern.arraysOf(args);
-    if (!arrays) return undefined;
-    this.counters.calls++;
-    this.#lastArguments = args;
-    return { plan, arrays };
+    if (this.#disposed) return undefined;
+    const stance = this.#stance;
+    for (let index = 0; index < this.#plans.length; index++) {
+      const plan = this.#plans[index] as CallPlan;
+      const arrays = plan.stance === stance ? plan.pattern.arraysOf(args) : undefined;
+      if (!arrays) continue;
+      if (index > 0) this.#plans.unshift(...this.#plans.splice(index, 1));
+      this.counters.calls++;
+      this.#lastArguments = args;
+      return { plan, arrays };
+    }
+    return undefined;
   }
 
   #plan(call: Call, specialization: ReplayableSpecialization): CallPlan {
-    return (this.#lastPlan = new CallPlan(call, specialization, replayOf(specialization.mode), this.#stance, this.make));
+    const plan = new CallPlan(call, specialization, replayOf(specialization.mode), this.#stance, this.make);
+    this.#plans.unshift(plan);
+    if (this.#plans.length > keptPlans) this.#plans.pop();
+    return plan;
   }
 
   /** Compiles for these arguments without running them; a function with graph breaks is only found to have them. */
@@ -225,7 +237,7 @@ export class CompiledCore {
 
   /** Runs the last call again with the profiler on: time per launch. State writes happen again, so only a measurement should follow. */
   profileLast(): ReturnType<Executable["profile"]> {
-    const plan = this.#lastPlan;
+    const [plan] = this.#plans;
     const arrays = plan?.pattern.arraysOf(this.#lastArguments ?? []);
     if (!plan || !arrays) throw new Error(`${this.name} has not run yet as one program, so there is nothing to profile`);
     return plan.specialization.replayable.executable.profile(plan.request(arrays, undefined, false));

@@ -71,6 +71,8 @@ export class NativeExecutable implements Executable {
   readonly #abortWord: NativeBuffer;
   readonly #abort: Int32Array;
   #last: LastBinding | undefined;
+  /** By the very sizes that a caller brings again; none of a binding that was freed. */
+  #known = new WeakMap<SizeBindings, LastBinding>();
   #chainable: { readonly sizes: SizeBindings; readonly length: number } | undefined;
   #lastTurn = 0;
   #arena: NativeBuffer | undefined;
@@ -297,6 +299,7 @@ export class NativeExecutable implements Executable {
 
   #free(): void {
     this.#last = undefined;
+    this.#known = new WeakMap();
     this.#listenTo(undefined);
     for (const binding of this.#bindings.values()) freeBinding(binding);
     this.#bindings.clear();
@@ -324,17 +327,24 @@ export class NativeExecutable implements Executable {
 
   #bound(request: RunRequest): LastBinding {
     const { sizes, states } = request;
+    const known = this.#known.get(sizes);
+    if (known && this.#isUsable(known) && known.request.states === states) return known;
     const last = this.#last;
-    const usable = last?.binding.generation === this.#generation && last.frees === stateFrees();
-    if (usable && last.request.sizes === sizes && last.request.states === states) return last;
     const bound = this.program.states.map(({ name }) => {
       const state = states.get(name) as NativeState | undefined;
       if (!state) throw new Error(`state "${name}" of ${this.program.name} is not bound`);
       return state;
     });
-    const repeats = usable && sameSizes(last.request.sizes, sizes) && last.states.every((state, index) => state === bound[index]);
+    const repeats =
+      last && this.#isUsable(last) && sameSizes(last.request.sizes, sizes) && last.states.every((state, index) => state === bound[index]);
     const binding = repeats ? last.binding : this.#lookUp(sizes, bound);
-    return (this.#last = { request: { sizes, states }, states: bound, frees: stateFrees(), binding });
+    this.#last = { request: { sizes, states }, states: bound, frees: stateFrees(), binding };
+    this.#known.set(sizes, this.#last);
+    return this.#last;
+  }
+
+  #isUsable({ binding, frees }: LastBinding): boolean {
+    return binding.generation === this.#generation && frees === stateFrees();
   }
 
   #lookUp(sizes: SizeBindings, bound: readonly NativeState[]): Binding {
@@ -350,6 +360,7 @@ export class NativeExecutable implements Executable {
     this.#bindings.set(key, made);
     const [oldest] = this.#bindings;
     if (this.#bindings.size > keptBindings && oldest) {
+      this.#known = new WeakMap();
       freeBinding(oldest[1]);
       this.#bindings.delete(oldest[0]);
     }
