@@ -1,4 +1,5 @@
 /** Footguns of running: memory that is shared or reused, runs that overlap, aborts, and everything that may be disposed at a bad moment. */
+import { getEventListeners } from "node:events";
 import { describe, expect, it } from "vitest";
 import { compile, linear, readState, Tensor, writeRows } from "../src/tensor/index.js";
 import { size, staticValue } from "../src/trace/entry.js";
@@ -205,6 +206,18 @@ describe("overlapping runs", () => {
     await expect(running).rejects.toMatchObject({ name: "AbortError" });
     expect((await waiting).data()[0]).toBe(want);
     step.dispose();
+  });
+
+  it("a signal that many programs run under has one listener, and reaches the one that runs", async () => {
+    const signals = new AbortController();
+    const steps = Array.from({ length: 12 }, (_, index) => slowStep(`listens${index}`));
+    for (const { run } of steps) await run(1, signals.signal);
+    expect(getEventListeners(signals.signal, "abort")).toHaveLength(1);
+    steps.slice(1).forEach(({ step }) => step.dispose());
+    const running = steps[0]!.run(4000, signals.signal);
+    setTimeout(() => signals.abort(), 5);
+    await expect(running).rejects.toMatchObject({ name: "AbortError" });
+    steps[0]!.step.dispose();
   });
 
   it("dispose during a run aborts it, frees everything once, and refuses later calls", async () => {

@@ -11,6 +11,7 @@ import {
   type RunResult,
   type WatchedLaunch,
 } from "../device.js";
+import { whenAborted } from "./abort-listeners.js";
 import { NativeChain, runsTogether, type ChainParts } from "./chain.js";
 import { runStatus, stepLayout, type NativeBuffer, type NativeLibrary, type RunOptions } from "./contract.js";
 import { bytesOf, copyPlaces, fillPlaces, placeAt, type Place } from "./places.js";
@@ -81,8 +82,6 @@ export class NativeExecutable implements Executable {
   #queue: Promise<unknown> = Promise.resolve();
   /** Runs in the queue, the one under way included. */
   #turns = 0;
-  /** Whose abort ends the run under way. Most runs repeat it, and listening anew costs more than the rest of a call. */
-  #heard: AbortSignal | undefined;
   readonly #abortRun = (): void => {
     if (this.#running > 0) this.#abort[0] = 1;
   };
@@ -199,22 +198,16 @@ export class NativeExecutable implements Executable {
     const { binding, states } = this.#prepare(request);
     this.#runs++;
     const release = useStates(states);
-    this.#listenTo(request.signal);
+    const deafen = request.signal && whenAborted(request.signal, this.#abortRun);
     this.#running++;
     try {
       return await body(binding, start);
     } finally {
       this.#running--;
+      deafen?.();
       release();
       if (this.#disposed) this.#free();
     }
-  }
-
-  #listenTo(signal: AbortSignal | undefined): void {
-    if (signal === this.#heard) return;
-    this.#heard?.removeEventListener("abort", this.#abortRun);
-    signal?.addEventListener("abort", this.#abortRun);
-    this.#heard = signal;
   }
 
   async #launchAll(binding: Binding, options: RunOptions, request: RunRequest): Promise<void> {
@@ -300,7 +293,6 @@ export class NativeExecutable implements Executable {
   #free(): void {
     this.#last = undefined;
     this.#known = new WeakMap();
-    this.#listenTo(undefined);
     for (const binding of this.#bindings.values()) freeBinding(binding);
     this.#bindings.clear();
     this.#arena?.free();
