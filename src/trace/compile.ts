@@ -3,11 +3,9 @@
  * Knows values and states only; the tensor layer supplies the class that traced code sees.
  */
 import type { HostArray } from "../ir/dtype.js";
-import { printGraph } from "../ir/graph.js";
-import type { Device, Executable, Replay, RunRequest, RunResult } from "../runtime/device.js";
+import type { Device, Executable, RunRequest, RunResult } from "../runtime/device.js";
 import {
   bindSizes,
-  dimsOf,
   flattenArguments,
   guardFields,
   guardShape,
@@ -17,21 +15,22 @@ import {
   type GuardField,
   type Leaf,
 } from "./arguments.js";
+import { CallTracing, replayOf, type TraceOutcome } from "./call-tracing.js";
 import { chainedCalls, type Chain } from "./chain.js";
-import { hasSchedules } from "./autotune/executable.js";
 import { CheckCounts, checkSetting, type CheckSetting } from "./check.js";
 import { emitEvent } from "./events.js";
 import { autotuned, Loader } from "./loader.js";
 import type { Mode } from "./lower.js";
-import { CompileCounters, sumOf, type CompileReport, type ScheduleReport, type SpecializationReport } from "./report.js";
-import { buffersOf, CallPlan, sizesOf } from "./plan.js";
-import { inOrder, isFree, mutableStates, refuseWhileRunning } from "./run-order.js";
-import { Answers, collectOutputs, type MakeValue, type TracedOutputs } from "./outputs.js";
+import { CompileCounters, sumOf, type CompileReport } from "./report.js";
+import { specializationReport } from "./specialization-report.js";
+import { CallPlan } from "./plan.js";
+import { inOrder, isFree, refuseWhileRunning } from "./run-order.js";
+import type { Answers, MakeValue } from "./outputs.js";
 import { Specializations, type Call, type ReplayableSpecialization, type Service, type Specialization } from "./specialization.js";
 import { currentStance, TraceError, type Stance } from "./stance.js";
 import { State } from "./state.js";
-import { currentTracer, Tracer, withTracer, type Segment } from "./tracer.js";
-import { StaticValue, type Value, type Traced } from "./value.js";
+import { currentTracer, type Tracer, type Segment } from "./tracer.js";
+import { StaticValue, type Value } from "./value.js";
 
 export interface CompileOptions {
   readonly device: Device;
@@ -54,12 +53,7 @@ export interface CompileOptions {
   readonly stance?: () => Stance | undefined;
 }
 
-/** Ends a trace that must not run anything. */
-class StopTracing extends Error {}
-
 const hasProgram = (specialization: Specialization): specialization is ReplayableSpecialization => specialization.replayable !== undefined;
-
-const replayOf = (mode: Mode): Replay => (mode === "reduce-overhead" || mode === "max-autotune" ? "one-call" : "per-kernel");
 
 /** Plans kept per function. */
 const keptPlans = 4;
@@ -70,10 +64,8 @@ export class CompiledCore {
   readonly counters = new CompileCounters();
   readonly #specializations: Specializations;
   readonly #pending = new Map<string, Promise<Specialization>>();
-  readonly #segments = new Map<string, Executable>();
   readonly #loader: Loader;
-  /** Traces with breaks whose last segment still has to run. */
-  readonly #unfinished = new WeakMap<Call, TraceOutcome>();
+  readonly #tracing: CallTracing;
   /** Executables with a run off the event loop that has not ended. */
   readonly #running = new Map<Executable, number>();
   #taps = new Map<string, Value>();
@@ -91,6 +83,18 @@ export class CompiledCore {
     this.mode = options.mode ?? "default";
     const checked = !options.dispatch && (options.check ?? checkSetting()) === "bits" ? new CheckCounts() : undefined;
     this.#loader = new Loader(this.name, options.device, this.counters, checked);
+    this.#tracing = new CallTracing(
+      {
+        name: this.name,
+        fn,
+        fullGraph: options.fullGraph ?? false,
+        taps: options.taps ?? false,
+        checkState: (state) => this.#checkDevice(state),
+        make,
+      },
+      this.#loader,
+      this.counters,
+    );
     const policy = {
       name: this.name,
       mode: this.mode,
@@ -118,7 +122,7 @@ export class CompiledCore {
     if (repeated) return this.#runPlanSync(repeated.plan, repeated.arrays);
     const call = this.#open(args, undefined, false);
     const specialization = this.#specializations.find(call) ?? this.#compileSync(call, this.#specializations.serviceOnMiss(call));
-    if (!hasProgram(specialization)) return this.#runBroken(call, specialization);
+    if (!hasProgram(specialization)) return this.#runBroken(call, specialization.mode);
     return this.#runPlanSync(this.#plan(call, specialization), [...call.arrays.values()]);
   }
 
@@ -149,7 +153,7 @@ export class CompiledCore {
     const call = this.#open(args, signal, true);
     // Without waiting where nothing has to be compiled: runs on the same States follow each other in the order of the calls.
     const specialization = this.#specializations.find(call) ?? (await this.#specializationFor(call, true));
-    if (!hasProgram(specialization)) return this.#runBroken(call, specialization);
+    if (!hasProgram(specialization)) return this.#runBroken(call, specialization.mode);
     const plan = this.#plan(call, specialization);
     return this.#runPlan(plan, plan.request([...call.arrays.values()], signal, false));
   }
@@ -246,22 +250,10 @@ export class CompiledCore {
   report(): CompileReport {
     const { counters } = this;
     const { checked } = this.#loader;
-    const specializations = this.#specializations.all.map(({ key, executables, replayable }): SpecializationReport => {
-      const { count: segments, ...sum } = sumOf(executables);
-      const states = [...(replayable?.segment.states.values() ?? [])];
-      const bytes = (kind: string): number =>
-        states.reduce((total, { declaration, buffer }) => total + (declaration.kind === kind ? buffer.bytes : 0), 0);
-      const nodes = replayable?.segment.graph.nodes.length ?? 0;
-      const schedules = executables.flatMap((executable) => this.#schedulesOf(executable));
-      const listed = states.map(({ name, shape, declaration: { kind, layout, dtype }, buffer: { bytes: size } }) => {
-        return { name, kind, layout, dtype, shape, bytes: size };
-      });
-      const sizes = { constantBytes: bytes("constant"), mutableBytes: bytes("mutable") };
-      return { key, segments, ...sum, nodes, ...sizes, states: listed, schedules };
-    });
+    const specializations = this.#specializations.all.map((one) => specializationReport(one, this.mode, this.options.device));
     const every = new Set([
       ...this.#specializations.all.flatMap((specialization) => specialization.executables),
-      ...this.#segments.values(),
+      ...this.#tracing.executables,
     ]);
     return {
       name: this.name,
@@ -280,24 +272,16 @@ export class CompiledCore {
       waits: [...every].reduce((sum, executable) => sum + executable.counters.waits, 0),
       milliseconds: { ...counters.milliseconds },
       specializations,
-      brokenSegments: sumOf([...this.#segments.values()]),
+      brokenSegments: sumOf([...this.#tracing.executables]),
       ...(checked ? { check: { ...checked } } : {}),
     };
-  }
-
-  #schedulesOf(executable: Executable): readonly ScheduleReport[] {
-    const tuned = autotuned(executable);
-    if (tuned) return tuned.schedules;
-    if (this.mode !== "max-autotune" || hasSchedules(this.options.device)) return [];
-    const reason = `the ${this.options.device.name} device interprets the graph; it has no kernels to schedule`;
-    return [{ shape: "any", source: "usual", reason, seconds: 0, candidates: 0, kernels: [] }];
   }
 
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
     for (const { executables } of this.#specializations.all) for (const executable of executables) executable.dispose();
-    for (const executable of this.#segments.values()) executable.dispose();
+    for (const executable of this.#tracing.executables) executable.dispose();
   }
 
   #open(args: readonly unknown[], signal: AbortSignal | undefined, copy: boolean): Call {
@@ -377,13 +361,13 @@ export class CompiledCore {
   }
 
   async #compile(call: Call, service: Service, run: boolean): Promise<Specialization> {
-    const traced = this.#trace(call, service.mode, run);
+    const traced = this.#tracing.trace(call, service.mode, run);
     const executable = traced.broken ? undefined : await this.#loader.load(traced.segment.graph, service.mode);
     return this.#specialization(call, service, traced, executable);
   }
 
   #compileSync(call: Call, service: Service): Specialization {
-    const traced = this.#trace(call, service.mode, true);
+    const traced = this.#tracing.trace(call, service.mode, true);
     const executable = traced.broken ? undefined : this.#loader.loadSync(traced.segment.graph, service.mode);
     return this.#remember(this.#specialization(call, service, traced, executable));
   }
@@ -393,7 +377,7 @@ export class CompiledCore {
     const key = call.fields.map(({ path, text }) => `${path}: ${text}`).join("; ");
     emitEvent({ stream: "compiles", function: this.name, fields: { mode, key } });
     const { segment, structure, outputs, tapNames, taps } = traced;
-    if (traced.broken && !traced.stopped) this.#unfinished.set(call, traced);
+    if (traced.broken && !traced.stopped) this.#tracing.keepUnfinished(call, traced);
     return {
       key,
       origin,
@@ -409,103 +393,15 @@ export class CompiledCore {
     };
   }
 
-  /**
-   * Runs the function once on traced arguments. With graph breaks the segments before the last run here; as states must not be written twice, a broken trace
-   * is finished by its own call and only remembered as broken.
-   */
-  #trace(call: Call, mode: Mode, run: boolean): TraceOutcome {
-    const start = performance.now();
-    const tracer = new Tracer(
-      {
-        name: this.name,
-        fullGraph: this.options.fullGraph ?? false,
-        sizes: call.sizes,
-        inputValue: (name) => (call.arrays.get(name) as HostArray).slice(),
-        checkState: (state) => this.#checkDevice(state),
-        runSegment: (segment) => this.#runSegment(segment, call, mode),
-        onBreak: ({ reason, location, label }) => {
-          if (!run) throw new StopTracing();
-          const where = location ?? "unknown";
-          this.counters.countBreak(where);
-          emitEvent({ stream: "graph_breaks", function: this.name, ...(location ? { location } : {}), fields: { reason, value: label } });
-        },
-      },
-      this.options.taps ?? false,
-    );
-    try {
-      return this.#traceWith(tracer, call);
-    } catch (error) {
-      if (!(error instanceof StopTracing)) throw error;
-      const { segment } = tracer.finish([]);
-      return { tracer, segment, structure: undefined, outputs: [], tapNames: [], taps: [], broken: true, stopped: true };
-    } finally {
-      tracer.close();
-      this.counters.milliseconds.trace += performance.now() - start;
-    }
-  }
-
-  #traceWith(tracer: Tracer, call: Call): TraceOutcome {
-    const inputs = new Map<string, Value>();
-    for (const leaf of call.leaves) {
-      if (leaf.value instanceof State || leaf.value instanceof StaticValue) continue;
-      const dtype = typeof leaf.value === "number" ? "f32" : leaf.value.dtype;
-      const axes = typeof leaf.value === "number" || leaf.value.content.kind !== "concrete" ? [] : leaf.value.content.axes;
-      const node = tracer.input(leaf.path, dimsOf(axes, call.bounds), dtype);
-      inputs.set(leaf.path, this.make({ kind: "traced", tracer, node }, dtype));
-    }
-    const traced = rebuildArguments(call.args, ({ path, value }) =>
-      value instanceof State ? value : value instanceof StaticValue ? value.value : inputs.get(path),
-    );
-    const result = withTracer(tracer, () => (this.fn as (...args: unknown[]) => unknown)(...traced));
-    if (result instanceof Promise) throw new TypeError(`${this.name} is async; a traced function must return its tensors directly`);
-    const outputs: Value[] = [];
-    const structure = collectOutputs(result, outputs, this.name, tracer);
-    const { segment, tapNames } = tracer.finish(outputs.map((value) => (value.content as Traced).node));
-    const taps = segment.graph.outputs.slice(outputs.length).map(({ node }) => this.make({ kind: "traced", tracer, node }, node.dtype));
-    return { tracer, segment, structure, outputs, tapNames, taps, broken: tracer.segments > 1, stopped: false };
-  }
-
-  /** A call whose trace has breaks: traced anew each time, its segments taken from the cache. The trace that compiled it serves its own call. */
-  #runBroken(call: Call, specialization: Specialization): unknown {
-    const traced = this.#unfinished.get(call) ?? this.#trace(call, specialization.mode, true);
-    this.#unfinished.delete(call);
-    const results = this.#runSegment(traced.segment, call, specialization.mode);
-    return this.#answer(new Answers(traced, call.sizes, this.make), results);
-  }
-
-  #runSegment(segment: Segment, call: Call, mode: Mode): RunResult {
-    const text = `${mode}\n${printGraph(segment.graph)}`;
-    let executable = this.#segments.get(text);
-    if (!executable) {
-      executable = this.#loader.loadSync(segment.graph, mode, "piece");
-      this.#segments.set(text, executable);
-    }
-    refuseWhileRunning(this.name, mutableStates([...segment.states.values()]));
-    return executable.runSync({
-      inputs: this.#inputs(call, segment),
-      states: buffersOf(segment.states.values()),
-      sizes: sizesOf(call, segment),
-      replay: replayOf(mode),
-      ...(call.signal ? { signal: call.signal } : {}),
-    });
-  }
-
-  #inputs(call: Call, segment: Segment): Map<string, HostArray> {
-    return new Map(segment.graph.inputs.map(({ name }) => [name, call.arrays.get(name) ?? (segment.carried.get(name) as HostArray)]));
+  #runBroken(call: Call, mode: Mode): unknown {
+    const { answers, results } = this.#tracing.runBroken(call, mode);
+    return this.#answer(answers, results);
   }
 
   #answer(answers: Answers, results: RunResult): unknown {
     this.#taps = answers.taps(results);
     return answers.value(results);
   }
-}
-
-interface TraceOutcome extends TracedOutputs {
-  readonly tracer: Tracer;
-  readonly segment: Segment;
-  readonly broken: boolean;
-  /** Ended at the first break, because nothing was to be run. */
-  readonly stopped: boolean;
 }
 
 const passedStates = (call: Call, segment: Segment): ReadonlySet<string> =>
