@@ -19,13 +19,14 @@ function elements({ source }: Checkpoint, pattern: RegExp): number {
     .reduce((sum, { shape: [a = 0, b = 0] }) => sum + a * b, 0);
 }
 
-/** One loaded model at a time: the largest have 600 MB of weights. */
-let loaded: { readonly key: string; readonly model: ForecastModel } | undefined;
+/** One model at a time, in the modes that were asked for: the largest have 600 MB of weights. */
+const loaded = new Map<Mode, ForecastModel>();
+let loadedKey = "";
 
 /** Frees the model that the last workload used. */
 export function unloadModel(): void {
-  loaded?.model.dispose();
-  loaded = undefined;
+  for (const model of loaded.values()) model.dispose();
+  loaded.clear();
 }
 
 type Options = Parameters<typeof Toto1Model.load>[3];
@@ -57,7 +58,7 @@ export interface ForecastTask {
 }
 
 export interface ForecastSession extends Session {
-  /** Until another one is opened. */
+  /** Until a session of another model, or of another number of threads, is opened. */
   readonly model: ForecastModel;
 }
 
@@ -66,13 +67,12 @@ export function openForecast(
   mode: Mode,
   threads: number,
 ): ForecastSession {
-  const key = `${preset} ${mode} ${threads} ${kvCache}`;
-  if (loaded?.key !== key) {
-    unloadModel();
-    const load = loaders[preset.split("-")[0] as string] as (typeof loaders)[string];
-    loaded = { key, model: load(preset, threads, { mode, kvCache }) };
-  }
-  const { model } = loaded;
+  const key = `${preset} ${threads} ${kvCache}`;
+  if (loadedKey !== key) unloadModel();
+  loadedKey = key;
+  const load = loaders[preset.split("-")[0] as string] as (typeof loaders)[string];
+  const model = loaded.get(mode) ?? load(preset, threads, { mode, kvCache });
+  loaded.set(mode, model);
   return {
     model,
     device: openDevice("native", { threads }).device,

@@ -99,14 +99,19 @@ function writeReport(file: string, extras: Extras): void {
 }
 for (const workload of chosen(options.workload, workloads, ({ name }) => name)) {
   for (const threads of threadCounts) {
-    for (const mode of chosen(options.mode ?? "reduce-overhead", modes, (name) => name)) {
-      const peers = await peersOf(workload.name, threads);
-      const result = await measure(workload, mode, threads, repeat, meter, peers);
-      for (const peer of peers) await peer.dispose();
-      results.push(result);
-      if (options.json) writeReport(options.json, {});
-      printResult(result);
-    }
+    const peers = await peersOf(workload.name, threads);
+    const measured = await measure(
+      workload,
+      chosen(options.mode ?? "reduce-overhead", modes, (name) => name),
+      threads,
+      repeat,
+      meter,
+      peers,
+    );
+    for (const peer of peers) await peer.dispose();
+    results.push(...measured);
+    if (options.json) writeReport(options.json, {});
+    measured.forEach(printResult);
   }
 }
 await releasePeers();

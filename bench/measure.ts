@@ -1,4 +1,4 @@
-/** Measures one workload in one mode on a number of threads: first run, timed runs with the limits between them, and a profiled run. */
+/** Measures one workload on a number of threads, in several modes that take turns: first runs, timed runs with the limits before each, and profiled runs. */
 import type { Mode } from "../src/trace/entry.js";
 import type { LimitMeter, Limits } from "./limits.js";
 import { profileOf, type RunProfile } from "./profile.js";
@@ -53,7 +53,7 @@ export async function timed(body: () => Promise<void> | void): Promise<number> {
 }
 
 /**
- * Ours and the peers take turns, and who begins a round alternates. The limits are measured right before every run, so that all see the same state of a shared
+ * Ours in every mode and the peers take turns, and who begins a round alternates. The limits are measured right before every run, so that all see the same state of a shared
  * machine, and so that all begin at the clock that work brings about: after a rest processors run at half of it for some 20 ms.
  */
 async function rounds(
@@ -79,50 +79,62 @@ async function rounds(
   return { times, limits };
 }
 
+/** One result per mode. */
 export async function measure(
   workload: Workload,
-  mode: Mode,
+  modes: readonly Mode[],
   threads: number,
   repeat: number,
   meter: LimitMeter,
   peers: readonly Peer[],
-): Promise<Result> {
-  const session = workload.open(mode, threads);
+): Promise<readonly Result[]> {
+  const sessions: Session[] = [];
   try {
-    const firstMs = await timed(() => session.run());
-    const differences = await comparePeers(workload.name, session, peers);
-    const { times, limits } = await rounds(repeat, meter, threads, [() => session.run(), ...peers.map((peer) => () => peer.run())]);
-    const rawMs = times[0] as number[];
-    const allowed = limitMs(workload.passes, limits);
-    const medianMs = median(rawMs);
-    const recordings = Math.max(1, Math.min(repeat, 5, Math.floor(mostProfiledMs / medianMs)));
-    const profile = await profiled(session, () => session.run(), limits, recordings);
-    return {
-      workload: workload.name,
-      mode,
-      threads,
-      medianMs,
-      rawMs,
-      firstMs,
-      limitMs: allowed,
-      shareOfLimit: allowed / medianMs,
-      bestLimitMs: limitMs(workload.passes, meter.best(threads)),
-      recompiles: session.recompiles(),
-      usefulGflop: totalGflop(workload.passes),
-      usefulBytes: totalBytes(workload.passes),
-      outsideKernelsMs: profile.outsideKernelsMs,
-      ...(await handOver(session, profile, limits, recordings)),
-      profile,
-      peers: Object.fromEntries(
-        peers.map(({ name }, index) => {
-          const raw = times[index + 1] as number[];
-          return [name, { medianMs: median(raw), rawMs: raw, relativeDifference: differences[index] as number }];
-        }),
-      ),
-    };
+    const firstMs: number[] = [];
+    for (const mode of modes) {
+      const session = workload.open(mode, threads);
+      sessions.push(session);
+      firstMs.push(await timed(() => session.run()));
+    }
+    const differences = await comparePeers(workload.name, sessions[0] as Session, peers);
+    const bodies = [...sessions, ...peers].map((engine) => () => engine.run());
+    const { times, limits } = await rounds(repeat, meter, threads, bodies);
+    const peerResults = Object.fromEntries(
+      peers.map(({ name }, index) => {
+        const raw = times[sessions.length + index] as number[];
+        return [name, { medianMs: median(raw), rawMs: raw, relativeDifference: differences[index] as number }];
+      }),
+    );
+    const results: Result[] = [];
+    for (const [index, session] of sessions.entries()) {
+      const [mode, rawMs, first] = [modes[index] as Mode, times[index] as number[], firstMs[index] as number];
+      const costs = await costsOf(workload, session, rawMs, limits, repeat);
+      const bestLimitMs = limitMs(workload.passes, meter.best(threads));
+      results.push({ workload: workload.name, mode, threads, firstMs: first, rawMs, ...costs, bestLimitMs, peers: peerResults });
+    }
+    return results;
   } finally {
-    session.dispose();
+    for (const session of sessions) session.dispose();
   }
+}
+
+type Costs = Omit<Result, "workload" | "mode" | "threads" | "firstMs" | "rawMs" | "bestLimitMs" | "peers">;
+
+async function costsOf(workload: Workload, session: Session, rawMs: readonly number[], limits: Limits, repeat: number): Promise<Costs> {
+  const [medianMs, allowed] = [median(rawMs), limitMs(workload.passes, limits)];
+  const recordings = Math.max(1, Math.min(repeat, 5, Math.floor(mostProfiledMs / medianMs)));
+  const profile = await profiled(session, () => session.run(), limits, recordings);
+  return {
+    medianMs,
+    limitMs: allowed,
+    shareOfLimit: allowed / medianMs,
+    recompiles: session.recompiles(),
+    usefulGflop: totalGflop(workload.passes),
+    usefulBytes: totalBytes(workload.passes),
+    outsideKernelsMs: profile.outsideKernelsMs,
+    ...(await handOver(session, profile, limits, recordings)),
+    profile,
+  };
 }
 
 /** Threads of the engine that ran before spin for a while; beside each other engines begin when they have gone to sleep. */
