@@ -22,8 +22,11 @@ function contraction(name: string, build: (c: CaseBuilder) => void): GraphCase {
   return c.finish(counts);
 }
 
-/** One of each form: plain, prologue with several segments, gate of two, deep, rows of x a multiple of 2 KB apart, a computed matrix, rows through an index. */
+/** One of each form: no depth, plain, prologue with several segments, gate of two, deep, rows of x a multiple of 2 KB apart, a computed matrix, rows through an index. */
 const forms: readonly GraphCase[] = [
+  contraction("depth 0, after others have used the scratch", (c) =>
+    c.output(c.add("linear", [c.f32([rows, 0], noise(1)), c.table([5], noise(2))], {}, [c.weight(5, 0, noise(2))])),
+  ),
   contraction("plain", (c) =>
     c.output(c.add("linear", [c.f32([rows, 33], noise(1, 1, 11)), c.table([97], noise(2))], {}, [c.weight(97, 33, noise(3))])),
   ),

@@ -70,14 +70,19 @@ export class ContractionEmitter {
 
   /** The inner axis is taken up in pieces, panel by panel. */
   get #cut(): boolean {
-    return this.schedule.chunkDepth > 0 && !this.#deep;
+    return this.#pieces && !this.#deep;
+  }
+
+  /** An inner axis of no elements has no pieces: its sums are the zeros of whole tiles. */
+  get #pieces(): boolean {
+    return this.schedule.chunkDepth > 0 && this.#depth > 0;
   }
 
   /** One matrix and x in place: pieces of x are copied and serve several panels. */
   get #deep(): boolean {
     const [segment] = this.kernel.segments;
     return (
-      this.schedule.chunkDepth > 0 &&
+      this.#pieces &&
       this.schedule.panelsTogether > 1 &&
       !this.#copied &&
       this.kernel.segments.length === 1 &&
