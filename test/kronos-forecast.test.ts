@@ -125,6 +125,14 @@ test("a window that will slide is said, with the context that avoids it", async 
   expect(short.warnings).toEqual([]);
 });
 
+test("progress counts each candle once where some windows slide and others do not", async () => {
+  const seen: number[] = [];
+  const inputs = [candles(20, 1, "A"), candles(60, 2, "B")];
+  const onProgress = ({ done, total }: { done: number; total: number }): void => void seen.push(done, total);
+  await forecaster.predict(inputs, { horizon: 5, samples: 2, maxContext: 48, onProgress });
+  expect(seen).toEqual([1, 2, 3, 4, 5].flatMap((done) => [done, 5]));
+});
+
 test("percent changes start from the last known value", () => {
   expect(Array.from(percentChanges([110, 99], 100))).toEqual([10, -10]);
 });

@@ -157,8 +157,9 @@ export class KronosModel implements ForecastModel {
     const count = request.horizon * candleColumns;
     const values = request.series.map(() => new Float32Array(paths * count));
     const chunks = this.#chunks(request, paths, settled.window);
+    const total = chunks.length * request.horizon;
     let done = 0;
-    for (const chunk of chunks) {
+    for (const [at, chunk] of chunks.entries()) {
       request.signal?.throwIfAborted();
       const generated = await this.#generator.generate({
         entries: chunk.map(({ index, paths: own }) => ({
@@ -168,10 +169,12 @@ export class KronosModel implements ForecastModel {
           paths: own,
         })),
         ...this.#drawing(request, settled, chunk),
-        onStep: () => {
+        onStep: (step) => {
           this.#steps++;
           this.#peakBytes = Math.max(this.#peakBytes, this.loaded.device.allocatedBytes);
-          request.onProgress?.(++done, chunks.length * request.horizon);
+          // Held and sliding windows, and parts of the latter, each come to the same candle.
+          const reached = at * request.horizon + step + 1;
+          if (reached > done) request.onProgress?.((done = reached), total);
         },
       });
       let row = 0;
