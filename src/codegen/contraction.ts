@@ -15,7 +15,7 @@ import { RowEmitter } from "./rows.js";
 import { fitsTarget, usualContractionSchedule } from "./schedule.js";
 import { iterationOf, StepPlanner, type Step } from "./steps.js";
 import { storedAs, storedForms, storedSuffix } from "./stored.js";
-import { lineBytes, lowDepth, lowRows, panelColumns, panelsOf, highStep, tileFunctions, tileOf, tileSuffix } from "./tiles.js";
+import { highStep, lineBytes, lowDepth, lowRows, panelColumns, panelsOf, tileFunctions, tileOf, tileSuffix } from "./tiles.js";
 import { cType, type KernelWriter } from "./writer.js";
 
 /** Distance of copied rows: rows a multiple of 4 KB apart would all fall into the same few sets of the caches. */
@@ -188,7 +188,8 @@ export class ContractionEmitter {
 
   #address(): XAddress {
     const base = plainPointer(this.writer, this.kernel.x, "x");
-    const stride = this.#rowGroup ? this.writer.number(this.#rowGroup.stride) : "0";
+    const group = this.#rowGroup;
+    const stride = group ? this.writer.number(group.stride) : "0";
     return { pointer: `${base} + first * ${stride}`, stride };
   }
 
@@ -313,8 +314,7 @@ export class ContractionEmitter {
       writer.block(`for (int64_t k = 0; k < ${this.#depth}; k += piece)`, () => {
         writer.line(`const int64_t part = ${this.#depth} - k < piece ? ${this.#depth} - k : piece;`);
         writer.line(`const ${cType[stored]} *const w = ${weight} + k * ${panelColumns};`);
-        const bytes = panelColumns * dtypes[stored].bytes;
-        writer.line(`const int64_t size = part * ${bytes};`);
+        writer.line(`const int64_t size = part * ${panelColumns * dtypes[stored].bytes};`);
         // Low tiles share the fetching so that all of them go on for as long as they compute: as many lines as `tiles` k hold, every so many k.
         const even = stored === "f32" ? "tiles" : "tiles * 2";
         writer.line(`const int64_t step = high > 0 ? ${highStep} : ${even} < part ? ${even} : part, turns = (part + step - 1) / step;`);

@@ -272,7 +272,7 @@ export class CompiledCore {
       waits: [...every].reduce((sum, executable) => sum + executable.counters.waits, 0),
       milliseconds: { ...counters.milliseconds },
       specializations,
-      brokenSegments: sumOf([...this.#tracing.executables]),
+      brokenSegments: sumOf(this.#tracing.executables),
       ...(checked ? { check: { ...checked } } : {}),
     };
   }

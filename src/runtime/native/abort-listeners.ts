@@ -4,12 +4,14 @@ const listening = new WeakMap<AbortSignal, Set<() => void>>();
 
 /** Calls `abort` when the signal fires, until the function that is returned is called. */
 export function whenAborted(signal: AbortSignal, abort: () => void): () => void {
-  let callbacks = listening.get(signal);
-  if (!callbacks) {
-    const added = new Set<() => void>();
-    listening.set(signal, (callbacks = added));
-    signal.addEventListener("abort", () => added.forEach((callback) => callback()), { once: true });
-  }
+  const callbacks = listening.get(signal) ?? listenTo(signal);
   callbacks.add(abort);
-  return () => void listening.get(signal)?.delete(abort);
+  return () => void callbacks.delete(abort);
+}
+
+function listenTo(signal: AbortSignal): Set<() => void> {
+  const callbacks = new Set<() => void>();
+  listening.set(signal, callbacks);
+  signal.addEventListener("abort", () => callbacks.forEach((callback) => callback()), { once: true });
+  return callbacks;
 }
