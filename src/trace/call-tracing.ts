@@ -12,6 +12,7 @@ import { Answers, collectOutputs, type MakeValue, type TracedOutputs } from "./o
 import { buffersOf, sizesOf } from "./plan.js";
 import type { CompileCounters } from "./report.js";
 import { mutableStates, refuseWhileRunning } from "./run-order.js";
+import { compileTime } from "./shared-time.js";
 import type { Call } from "./specialization.js";
 import { State } from "./state.js";
 import { Tracer, withTracer, type Segment } from "./tracer.js";
@@ -62,7 +63,7 @@ export class CallTracing {
    */
   trace(call: Call, mode: Mode, run: boolean): TraceOutcome {
     const { name, fullGraph, taps, checkState } = this.traced;
-    const start = performance.now();
+    const end = compileTime.begin();
     const tracer = new Tracer(
       {
         name,
@@ -88,7 +89,7 @@ export class CallTracing {
       return { tracer, segment, structure: undefined, outputs: [], tapNames: [], taps: [], broken: true, stopped: true };
     } finally {
       tracer.close();
-      this.counters.milliseconds.trace += performance.now() - start;
+      this.counters.milliseconds.trace += end();
     }
   }
 

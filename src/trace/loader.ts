@@ -8,6 +8,7 @@ import { AutotuneExecutable, hasSchedules, lowerUsual } from "./autotune/executa
 import { CheckedExecutable, type CheckCounts, type LoadedGraph } from "./check.js";
 import { lowerGraph, type Mode } from "./lower.js";
 import type { CompileCounters } from "./report.js";
+import { compileTime } from "./shared-time.js";
 
 type Stage = "lower" | "build" | "search";
 
@@ -69,20 +70,20 @@ export class Loader {
   }
 
   async timed<T>(stage: Stage, body: () => Promise<T>): Promise<T> {
-    const start = performance.now();
+    const end = compileTime.begin();
     try {
       return await body();
     } finally {
-      this.counters.milliseconds[stage] += performance.now() - start;
+      this.counters.milliseconds[stage] += end();
     }
   }
 
   timedSync<T>(stage: Stage, body: () => T): T {
-    const start = performance.now();
+    const end = compileTime.begin();
     try {
       return body();
     } finally {
-      this.counters.milliseconds[stage] += performance.now() - start;
+      this.counters.milliseconds[stage] += end();
     }
   }
 }

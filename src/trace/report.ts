@@ -107,7 +107,7 @@ export interface CompileReport {
   readonly capturedCalls: number;
   readonly foreignCalls: number;
   readonly waits: number;
-  /** `search` is what mode max-autotune took to find schedules, building candidates included. */
+  /** Functions that are compiled at the same time divide it between them. `search` is what mode max-autotune took to find schedules, building candidates included. */
   readonly milliseconds: { readonly trace: number; readonly lower: number; readonly build: number; readonly search: number };
   readonly specializations: readonly SpecializationReport[];
   readonly brokenSegments: SegmentsReport;

@@ -55,6 +55,8 @@ type Step = Compiled<[Toto1Inputs], Toto1Answer>;
 interface Programs {
   readonly prefill: Step;
   readonly decode: Step;
+  /** Both were compiled, or that was tried, ahead of the first decode. */
+  prepared: boolean;
 }
 
 interface Rotary {
@@ -137,11 +139,15 @@ export class Toto1Decoder {
     const programs = this.#programsFor(request);
     const { sharePrefix } = this.options;
     this.#reserve(layout);
-    const { patch } = await this.#run(programs.prefill, this.#prefillInputs(layout, request, 0, true), request, 0);
+    const inputs = this.#prefillInputs(layout, request, 0, true);
+    const context = layout.source.map((sequence) => layout.tokensOf(sequence));
+    if (request.steps > 1) {
+      own.begin(context.map((tokens) => (sharePrefix ? tokens % keyLanes : tokens) + request.steps - 1));
+      if (!programs.prepared && this.#compilesTogether(own)) await this.#prepare(programs, inputs, layout, request, own);
+    }
+    const { patch } = await this.#run(programs.prefill, inputs, request, 0);
     const answers = [patch];
     if (request.steps === 1) return answers;
-    const context = layout.source.map((sequence) => layout.tokensOf(sequence));
-    own.begin(context.map((tokens) => (sharePrefix ? tokens % keyLanes : tokens) + request.steps - 1));
     if (!sharePrefix) own.fill(this.#prefix, layout.source, context);
     for (let step = 1; step < request.steps; step++) {
       const inputs = this.#decodeInputs(layout, request, step, answers[step - 1] as Float32Array, own);
@@ -150,6 +156,20 @@ export class Toto1Decoder {
       answers.push(answer.patch);
     }
     return answers;
+  }
+
+  /** A cache that takes whole prefixes over has its first step's arguments only after that; one that breaks graphs has no program; a search wants the machine to itself. */
+  #compilesTogether(own: CacheStore): boolean {
+    return this.options.sharePrefix && own.wholeGraph && this.options.mode !== "max-autotune";
+  }
+
+  /** Compiles both programs at once: the C compiler works on one while the other is traced. What cannot be compiled says so when it is run. */
+  async #prepare(programs: Programs, inputs: Toto1Inputs, layout: PrefillLayout, request: DecodeRequest, own: CacheStore): Promise<void> {
+    programs.prepared = true;
+    const prefill = programs.prefill.prepare(inputs);
+    const previous = new Float32Array(layout.rows * this.config.patch);
+    const decode = programs.decode.prepare(this.#decodeInputs(layout, request, 1, previous, own));
+    await Promise.allSettled([prefill, decode]);
   }
 
   /** Every path is its own sequence, grown by one patch per step and recomputed from the start. */
@@ -351,6 +371,7 @@ export class Toto1Decoder {
       programs = {
         prefill: make("prefill", this.#prefix, (inputs) => network.prefill(inputs, this.#prefix)),
         decode: make("decode", own, (inputs) => network.decode(inputs, own)),
+        prepared: false,
       };
       this.#programs.set(key, programs);
     }

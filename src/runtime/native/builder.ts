@@ -187,7 +187,7 @@ export class Builder {
     const key = this.keyOf(unit);
     const sourcePath = this.cache.writeSource(key, unit.text);
     const outputPath = this.cache.temporaryPath(key);
-    return { compiler, key, job: { flags: unit.flags, sourcePath, outputPath, libraries: unit.libraries } };
+    return { compiler, key, job: { flags: unit.flags, sourcePath, outputPath, libraries: unit.libraries, length: unit.text.length } };
   }
 
   private loadFresh(unit: BuildUnit, job: CompileJob, path: string): void {

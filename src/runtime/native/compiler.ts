@@ -85,6 +85,8 @@ export interface CompileJob {
   readonly outputPath: string;
   /** Flags after the source file, `-lm` for example. */
   readonly libraries: readonly string[];
+  /** Length of the text: what takes longest is begun first, so that no compiler is left with a long file at the end while the other has none. */
+  readonly length: number;
 }
 
 function firstLines(text: string): string {
@@ -113,17 +115,25 @@ function outcomeOf(status: number | null, signal: NodeJS.Signals | null): string
 
 const maximumRunning = 2;
 let running = 0;
-const waiting: (() => void)[] = [];
+/** Longest first. */
+const waiting: { readonly length: number; readonly begin: () => void }[] = [];
 
-/** Compiles and links one file; at most two compilers of this process run at once. Rejects with `CompilerError`. */
+function turnOf({ length }: CompileJob): Promise<void> {
+  return new Promise((begin) => {
+    const shorter = waiting.findIndex((other) => other.length < length);
+    waiting.splice(shorter < 0 ? waiting.length : shorter, 0, { length, begin });
+  });
+}
+
+/** Compiles and links one file; at most two compilers of this process run at once, the longest of the waiting files first. Rejects with `CompilerError`. */
 export async function compile(compiler: Compiler, job: CompileJob): Promise<void> {
-  if (running >= maximumRunning) await new Promise<void>((resolveTurn) => waiting.push(resolveTurn));
+  if (running >= maximumRunning) await turnOf(job);
   else running += 1;
   try {
     await spawnCompiler(compiler, job);
   } finally {
     const next = waiting.shift();
-    if (next) next();
+    if (next) next.begin();
     else running -= 1;
   }
 }

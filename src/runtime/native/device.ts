@@ -29,6 +29,9 @@ export class NativeDevice implements Device {
   readonly #recorder = new RunRecorder();
   readonly records?: DeviceRecords;
   #milliseconds = 0;
+  /** Programs being loaded; while any is, time counts once. */
+  #loading = 0;
+  #loadingSince = 0;
 
   /** Throws NativeError when the runtime can neither be built nor taken from the cache. */
   constructor(options: DeviceOptions = {}) {
@@ -85,16 +88,18 @@ export class NativeDevice implements Device {
   }
 
   async load(compiled: CompiledGraph): Promise<Executable> {
-    const start = performance.now();
-    const entries = await this.#library.build(compiled.program.sources);
-    this.#milliseconds += performance.now() - start;
-    return this.#executable(compiled, entries);
+    if (this.#loading++ === 0) this.#loadingSince = performance.now();
+    try {
+      return this.#executable(compiled, await this.#library.build(compiled.program.sources));
+    } finally {
+      if (--this.#loading === 0) this.#milliseconds += performance.now() - this.#loadingSince;
+    }
   }
 
   loadSync(compiled: CompiledGraph): Executable {
     const start = performance.now();
     const entries = this.#library.buildSync(compiled.program.sources);
-    this.#milliseconds += performance.now() - start;
+    if (this.#loading === 0) this.#milliseconds += performance.now() - start;
     return this.#executable(compiled, entries);
   }
 
