@@ -6,7 +6,7 @@ import { printGraph, type Graph } from "../src/ir/graph.js";
 import { printProgramJson } from "../src/ir/serialise.js";
 import type { Device, DeviceRecords } from "../src/runtime/device.js";
 import { lowerGraph, type Mode } from "../src/trace/lower.js";
-import { onProgram } from "../src/trace/ahead.js";
+import { onProgram, programKey } from "../src/trace/ahead.js";
 
 /** A chain of `length` ops over rows of 32. */
 function chain(length: number, last = "silu"): Graph {
@@ -53,6 +53,13 @@ describe("program records", () => {
     expect(kept.size).toBe(5);
     lower(chain(60));
     expect(kept.size).toBe(5);
+  });
+
+  it("are told apart by the compiler in the digits that name a file, too", () => {
+    lower(chain(60));
+    const [, key] = ([...kept.keys()][0] as string).split(" ");
+    expect(key).toMatch(/^[0-9a-f]{64}$/);
+    expect(key?.slice(0, 16)).not.toBe(programKey(chain(60), true, "plain").slice(0, 16));
   });
 
   it("are not made of small graphs, nor read by who wants the program made", () => {

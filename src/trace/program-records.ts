@@ -44,7 +44,8 @@ export class ProgramRecord {
     programKey: string,
   ) {
     this.#name = `program_${name.replace(/[^\w.-]+/g, "_")}`;
-    this.#key = `${programKey} ${compilerFingerprint()}`;
+    // One hash of both: a record is found by the first digits of its key.
+    this.#key = createHash("sha256").update(`${programKey} ${compilerFingerprint()}`).digest("hex");
   }
 
   /** Undefined where nothing is kept: no records, a graph of a few nodes, or a compiler that is not made of files. */
