@@ -36,11 +36,16 @@ const isaFlags: Record<Isa, readonly string[]> = {
   plain: [],
 };
 
-const commonFlags = ["-O2", "-g1", "-fPIC", "-shared", "-std=gnu11", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno"];
+const commonFlags = ["-g1", "-fPIC", "-shared", "-std=gnu11", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno"];
 
 /** Every compiler flag of a kernel file for `isa`; equal numerics on every one of them is the point of the last three common ones. */
 export function compilerFlags(isa: Isa): readonly string[] {
-  return [...commonFlags, ...isaFlags[isa]];
+  return ["-O2", ...commonFlags, ...isaFlags[isa]];
+}
+
+/** The same of the runtime: its loops are as fast with less optimisation, and whoever opens a device the first time waits for its compiler. */
+export function runtimeFlags(isa: Isa): readonly string[] {
+  return ["-O1", ...commonFlags, ...isaFlags[isa]];
 }
 
 function featuresFromCpuinfo(text: string): readonly string[] {

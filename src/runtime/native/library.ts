@@ -9,7 +9,7 @@ import { Bundle, type BuiltLibrary } from "./bundle.js";
 import { Builder, sourceKey, type BuildUnit } from "./builder.js";
 import type { Environment } from "./compiler.js";
 import type { Isa, KernelSource, NativeBuffer, NativeLibrary, RunOptions } from "./contract.js";
-import { compilerFlags, selectCpu, usableCores } from "./cpu.js";
+import { compilerFlags, runtimeFlags, selectCpu, usableCores } from "./cpu.js";
 import { NativeError } from "./errors.js";
 import { addressOf, openRuntime, viewMemory, type RuntimeFunctions } from "./ffi.js";
 import { Submissions } from "./submissions.js";
@@ -64,8 +64,8 @@ export function loadNativeLibrary(options: NativeLibraryOptions = {}): NativeLib
   const runtimeUnit: BuildUnit = {
     name: "runtime",
     text: readFileSync(runtimeSource, "utf8"),
-    flags: compilerFlags(host.isa),
-    libraries: ["-lm", "-pthread", ...linkFlags, ...(process.platform === "linux" ? ["-ldl"] : [])],
+    flags: runtimeFlags(host.isa),
+    libraries: ["-lm", "-pthread", ...(process.platform === "linux" ? ["-Wl,-z,defs", "-ldl"] : [])],
     machine: `${host.isa} ${host.features}`,
     load: (path) => (runtime = openRuntime(path)),
   };
@@ -77,8 +77,11 @@ export function loadNativeLibrary(options: NativeLibraryOptions = {}): NativeLib
   return library;
 }
 
-/** Undefined functions fail at link time, with the compiler's own message, rather than at load time. */
-const linkFlags = process.platform === "linux" ? ["-Wl,-z,defs"] : [];
+/**
+ * The few functions of the C library that kernels call (memcpy, memset, fmaf) are found in this process: to link with libraries takes as long as to compile a small
+ * kernel. One that is nowhere is an error of loading.
+ */
+const kernelLibraries = process.platform === "linux" ? ["-nostdlib"] : ["-lm"];
 
 class Memory implements NativeBuffer {
   private memory: ArrayBuffer | undefined;
@@ -218,7 +221,7 @@ class KoffiLibrary implements NativeLibrary {
       name: source.name,
       text: source.text,
       flags: compilerFlags(this.isa),
-      libraries: ["-lm", ...linkFlags],
+      libraries: kernelLibraries,
       machine: `${this.isa} ${this.features}`,
       load: (path) => this.symbols.set(sourceKey(unit), this.openKernels(path, source.symbols)),
     };
