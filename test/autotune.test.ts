@@ -16,9 +16,9 @@ import { compile, linear, rmsNorm, Tensor, type Compiled } from "../src/tensor/i
 import { AutotuneExecutable, lowerUsual } from "../src/trace/autotune/executable.js";
 import { familiesOf, shapeClassOf, type KernelFamily } from "../src/trace/autotune/families.js";
 import { searchSchedules, type FamilyOutcome } from "../src/trace/autotune/search.js";
-import { gainBeyondSpread } from "../src/trace/autotune/statistics.js";
+import { fasterInTurns, gainBeyondSpread } from "../src/trace/autotune/statistics.js";
 import { onEvent, openDevice, size, State, type CompileReport } from "../src/trace/entry.js";
-import { lowerOpen, type Trial } from "../src/trace/lower.js";
+import { lowerOpen, type OrderedTrial, type Trial } from "../src/trace/lower.js";
 import { CaseBuilder, noise, type GraphCase } from "./graph-harness.js";
 
 const compiler = findCompiler(process.env);
@@ -110,27 +110,42 @@ function twoFamilies(): GraphCase {
 }
 
 describe.skipIf(!compiler)("the search", () => {
-  /** Drives a search without a device: `time` says what a schedule takes, in ms per trial. */
+  type Time = (schedule: KernelSchedule, call: number) => number;
+
+  /**
+   * Drives a search without a device: `time` says what a schedule takes, in ms per trial, and `between` what a launch with it takes among the program's other kernels. The
+   * search proper may take `steps` timings, confirming may take them up to `last`.
+   */
   function pretend(
-    time: (schedule: KernelSchedule, call: number) => number,
-    steps = Infinity,
-  ): { outcomes: FamilyOutcome[]; timings: number } {
+    time: Time,
+    { steps = Infinity, last = steps, between = time }: { steps?: number; last?: number; between?: Time } = {},
+  ): { outcomes: FamilyOutcome[]; timings: number; dropped: string[] } {
     const device = native();
     const open = lowerOpen(twoFamilies().graph, device, "max-autotune");
     let timings = 0;
+    const dropped: string[] = [];
     const search = searchSchedules({
       open,
       families: familiesOf(open.usual.program),
       setting: { sizes: { rows: 300 }, threads: 2, target: device.target },
-      over: () => timings >= steps,
+      over: () => timings >= last,
+      closing: () => timings >= steps,
       onFamily: () => undefined,
+      onDropped: ({ schedule, family }) => dropped.push(scheduleDifference(schedule, family.usual)),
     });
+    const profile = (executable: Executable): number[] => {
+      const { launches } = (executable as unknown as { trial: OrderedTrial }).trial.compiled.program;
+      const times = launches.slice(0, -1).map(({ schedule }) => (schedule ? between(schedule, timings) : 0));
+      timings++;
+      return [...times, 0];
+    };
     let answer: unknown;
     for (;;) {
       const next = search.next(answer);
-      if (next.done) return { outcomes: next.value, timings };
-      if (next.value.kind === "build") answer = next.value.trials.map(() => ({ dispose: () => undefined }) as unknown as Executable);
-      else answer = time(scheduleOf(next.value.trial), timings++);
+      if (next.done) return { outcomes: next.value, timings, dropped };
+      const step = next.value;
+      if (step.kind === "build") answer = step.trials.map((trial) => ({ trial, dispose: () => undefined }) as unknown as Executable);
+      else answer = step.kind === "profile" ? profile(step.executable) : time(scheduleOf(step.trial), timings++);
     }
   }
 
@@ -168,11 +183,56 @@ describe.skipIf(!compiler)("the search", () => {
   it("stops when the budget is over, and decides nothing on half a measurement", () => {
     const all = pretend(() => 10).timings;
     for (const steps of [0, 1, 7, 30]) {
-      const { outcomes, timings } = pretend((schedule) => (isContraction(schedule) && schedule.blockRows === 64 ? 1 : 10), steps);
+      const { outcomes, timings } = pretend((schedule) => (isContraction(schedule) && schedule.blockRows === 64 ? 1 : 10), { steps });
       expect(timings).toBe(steps);
       expect(outcomes.filter(({ gain }) => gain > 0)).toEqual([]);
     }
     expect(all).toBeGreaterThan(40);
+  });
+
+  const cutRows: Time = (schedule) => (isContraction(schedule) && schedule.blockRows === 64 ? 8 : 10);
+
+  it("takes back what is not faster between the program's other kernels, and says so", () => {
+    const slower = pretend(cutRows, { between: (schedule) => (isContraction(schedule) && schedule.blockRows === 64 ? 11 : 10) });
+    expect(slower.dropped).toEqual([expect.stringMatching(/^blockRows=64/), expect.stringMatching(/^blockRows=64/)]);
+    expect(slower.outcomes.map(({ gain }) => gain)).toEqual([0, 0]);
+    expect(slower.outcomes.every(({ schedule, family }) => schedule === family.usual)).toBe(true);
+    const drowned = pretend(cutRows, { between: (_, call) => 10 + [0, 4, -4, 3, -3, 2, -2][call % 7]! });
+    expect(drowned.outcomes.map(({ gain }) => gain)).toEqual([0, 0]);
+  });
+
+  it("takes back one family's choice and keeps the other's when they differ in that", () => {
+    const apart: Time = (schedule) => (isContraction(schedule) && schedule.prologue === "separate" ? 7 : cutRows(schedule, 0));
+    const { outcomes, dropped } = pretend(apart, {
+      between: (schedule) => (isContraction(schedule) && schedule.prologue === "separate" ? 20 : cutRows(schedule, 0)),
+    });
+    expect(dropped).toEqual([expect.stringMatching(/^prologue=separate/)]);
+    expect(outcomes.map(({ schedule, family }) => scheduleDifference(schedule, family.usual))).toEqual([
+      expect.stringMatching(/^blockRows=64/),
+      "",
+    ]);
+    expect(outcomes[0]?.gain).toBeGreaterThan(0.15);
+  });
+
+  it("keeps nothing that there was no time left to confirm", () => {
+    const { timings } = pretend(cutRows);
+    const cut = pretend(cutRows, { last: timings - 20 });
+    expect(cut.outcomes.map(({ gain }) => gain)).toEqual([0, 0]);
+    expect(cut.dropped).toHaveLength(2);
+    expect(pretend(cutRows).outcomes.every(({ gain }) => gain > 0)).toBe(true);
+  });
+
+  it("is faster in turns when it wins most rounds, whatever slows both meanwhile", () => {
+    const usual = [10, 20, 11, 40, 10, 12];
+    expect(
+      fasterInTurns(
+        usual,
+        usual.map((time) => time * 0.99),
+      ),
+    ).toBe(true);
+    expect(fasterInTurns(usual, usual)).toBe(false);
+    expect(fasterInTurns(usual, [9, 19, 10, 41, 11, 13])).toBe(false);
+    expect(fasterInTurns([], [])).toBe(false);
   });
 
   it("a gain counts when it exceeds the spread of both", () => {

@@ -137,6 +137,13 @@ export interface Trial {
   readonly after: number;
 }
 
+/** A program that runs many kernels for their times alone. */
+export interface OrderedTrial {
+  readonly compiled: CompiledGraph;
+  /** Launch at which each kernel begins, and last the one that only waits for every thread: a schedule may make two launches of a kernel. */
+  readonly starts: readonly number[];
+}
+
 /** A fused graph whose kernels' schedules are open. */
 export interface OpenGraph {
   readonly usual: CompiledGraph;
@@ -146,6 +153,8 @@ export interface OpenGraph {
   scheduled(choose: ChooseSchedule, shapeClass: string): CompiledGraph;
   /** Members of one family under each of the schedules; undefined is the usual one. Kernels with new text share one C file. */
   trials(members: readonly Kernel[], schedules: readonly (KernelSchedule | undefined)[]): Trial[];
+  /** The kernels at these positions, one after the other, each with the schedule chosen for its position. */
+  inOrder(members: readonly number[], choose: (member: number) => KernelSchedule | undefined): OrderedTrial;
 }
 
 /** The same with everything that a search for schedules needs. Only for devices that run Programs. */
@@ -157,6 +166,7 @@ export function lowerOpen(traced: Graph, device: Device, mode: Mode): OpenGraph 
     scheduled: (choose, shapeClass) =>
       lowerPrepared(traced, { ...prepared, ...scheduleKernels(prepared.kernels, choose) }, device, shapeClass),
     trials: (members, schedules) => trialsOf(prepared, members, schedules, device),
+    inOrder: (members, choose) => inOrderOf(prepared, members, choose, device),
   };
 }
 
@@ -188,6 +198,24 @@ function trialsOf(
     before,
     after: 1,
   }));
+}
+
+function inOrderOf(
+  { graph, kernels }: Prepared,
+  members: readonly number[],
+  choose: (member: number) => KernelSchedule | undefined,
+  device: Device,
+): OrderedTrial {
+  const parts = members.map((member) => scheduleKernels([{ ...(kernels[member] as Kernel) }], () => choose(member)));
+  const starts = [0];
+  for (const part of parts) starts.push((starts[starts.length - 1] as number) + part.kernels.length);
+  const part = {
+    graph: { ...graph, outputs: [] },
+    kernels: parts.flatMap((one) => one.kernels),
+    schedules: new Map(parts.flatMap((one) => [...one.schedules])),
+    stored: new Set(kernels.flatMap(kernelNodes)),
+  };
+  return { compiled: { graph: part.graph, program: waitingAtTheEnd(buildProgram(part, device.target)), reuse: false }, starts };
 }
 
 /** Two compilers run at once; equal tiles are in one file, because they are what takes time to compile. The usual schedule has its own files, built already. */

@@ -9,3 +9,6 @@ export function autotuneSeconds(): number {
   const seconds = text === "" ? Number.NaN : Number(text);
   return Number.isFinite(seconds) && seconds >= 0 ? seconds : usualSeconds;
 }
+
+/** Share of a search's time for the search itself; the rest is for confirming what it chose. */
+export const searchShare = 0.8;

@@ -10,9 +10,13 @@ export interface Bench {
   readonly stopped: () => boolean;
 }
 
-const timed = (profile: readonly KernelProfile[], { before, after }: { before: number; after: number }): number =>
-  // The launch that only waits belongs to those it waits for.
-  profile.slice(before, after > 0 ? undefined : profile.length).reduce((sum, { milliseconds }) => sum + milliseconds, 0);
+/** Milliseconds of each launch, or of a trial's own together: the launch that only waits belongs to those it waits for. */
+function answerOf(step: Exclude<SearchStep, { kind: "build" }>, profile: readonly KernelProfile[]): number | number[] {
+  const times = profile.map(({ milliseconds }) => milliseconds);
+  if (step.kind === "profile") return times;
+  const { before, after } = step.trial;
+  return times.slice(before, after > 0 ? undefined : times.length).reduce((sum, time) => sum + time, 0);
+}
 
 function refuseStopped({ request, stopped }: Bench): void {
   if (request.signal?.aborted) throw new AbortedError(request.signal.reason);
@@ -73,7 +77,7 @@ export async function drive<T>(search: Search<T>, bench: Bench): Promise<T> {
       if (step.kind === "build") answer = await unlessAborted(loadAll(device, step), request.signal, disposeAll);
       else {
         const { measure } = step.executable;
-        answer = timed(await (measure ? measure.call(step.executable, request) : step.executable.profile(request)), step.trial);
+        answer = answerOf(step, await (measure ? measure.call(step.executable, request) : step.executable.profile(request)));
       }
     }
   } finally {
@@ -92,7 +96,7 @@ export function driveSync<T>(search: Search<T>, bench: Bench): T {
       refuseStopped(bench);
       if (next.done) return next.value;
       const step = next.value;
-      answer = step.kind === "build" ? loadAllSync(device, step) : timed(step.executable.profile(request), step.trial);
+      answer = step.kind === "build" ? loadAllSync(device, step) : answerOf(step, step.executable.profile(request));
     }
   } finally {
     search.return(undefined as T);

@@ -19,10 +19,11 @@ import { announceProgram, isHeard, programKey } from "../ahead.js";
 import { emitEvent } from "../events.js";
 import { graphAhead, lowerOpen, type OpenGraph } from "../lower.js";
 import type { KernelScheduleReport, ScheduleReport } from "../report.js";
-import { autotuneSeconds } from "./budget.js";
+import { autotuneSeconds, searchShare } from "./budget.js";
 import { drive, driveSync, type Bench } from "./drive.js";
 import { familiesOf, familyKey, shapeClassOf, sizesThatMatter, type KernelFamily } from "./families.js";
 import { printRecord, readRecord, recordKey, type ChosenSchedule, type ScheduleRecord } from "./record.js";
+import { SearchEvents } from "./search-events.js";
 import { searchSchedules, type FamilyOutcome, type Search } from "./search.js";
 
 const mode = "max-autotune";
@@ -201,8 +202,9 @@ export class AutotuneExecutable implements Executable {
 
   async #searched(shape: string, request: RunRequest): Promise<Known> {
     const start = this.#clock();
+    const events = new SearchEvents(this.#name, shape);
     try {
-      return this.#outcome(shape, start, await drive(this.#search(shape, start, request), this.#bench(request)));
+      return this.#outcome(shape, start, events, await drive(this.#search(start, request, events), this.#bench(request)));
     } catch (error) {
       return unbuilt(error);
     } finally {
@@ -212,8 +214,9 @@ export class AutotuneExecutable implements Executable {
 
   #searchedSync(shape: string, request: RunRequest): Known {
     const start = this.#clock();
+    const events = new SearchEvents(this.#name, shape);
     try {
-      return this.#outcome(shape, start, driveSync(this.#search(shape, start, request), this.#bench(request)));
+      return this.#outcome(shape, start, events, driveSync(this.#search(start, request, events), this.#bench(request)));
     } catch (error) {
       return unbuilt(error);
     } finally {
@@ -225,41 +228,23 @@ export class AutotuneExecutable implements Executable {
     return { device: this.device, request, stopped: () => this.#disposed };
   }
 
-  #search(shape: string, start: number, { sizes }: RunRequest): Search<FamilyOutcome[]> {
+  #search(start: number, { sizes }: RunRequest, events: SearchEvents): Search<FamilyOutcome[]> {
     const { device } = this;
     const left = this.#budget - this.#spent;
-    let [done, tried] = [0, 0];
-    emitEvent({
-      stream: "schedule",
-      function: this.#name,
-      fields: { shape, search: "begins", families: this.#families.length, budget: left },
-    });
+    const passed = (): number => this.#clock() - start;
+    events.begins(this.#families.length, left);
     return searchSchedules({
       open: this.#open as OpenGraph,
       families: this.#families,
       setting: { sizes, threads: device.capabilities.threads, target: device.target },
-      over: () => this.#clock() - start >= left,
-      onFamily: ({ family, schedule, gain, tried: count }, of) => {
-        tried += count;
-        emitEvent({
-          stream: "schedule",
-          function: this.#name,
-          fields: {
-            shape,
-            done: ++done,
-            of,
-            kernel: family.symbol,
-            schedule: scheduleDifference(schedule, family.usual) || "usual",
-            saved: `${(100 * gain).toFixed(1)}%`,
-            candidates: tried,
-            seconds: Number((this.#clock() - start).toFixed(2)),
-          },
-        });
-      },
+      over: () => passed() >= left,
+      closing: () => passed() >= left * searchShare,
+      onFamily: (outcome, of) => events.decided(outcome, of, passed()),
+      onDropped: (outcome) => events.dropped(outcome),
     });
   }
 
-  #outcome(shape: string, start: number, outcomes: readonly FamilyOutcome[]): Known {
+  #outcome(shape: string, start: number, events: SearchEvents, outcomes: readonly FamilyOutcome[]): Known {
     const chosen = new Map<string, ChosenSchedule>();
     for (const { family, schedule, gain } of outcomes) if (gain > 0) chosen.set(family.key, { schedule, gain });
     const seconds = Number((this.#clock() - start).toFixed(3));
@@ -267,11 +252,7 @@ export class AutotuneExecutable implements Executable {
     // A search that was over before it had tried anything is not worth remembering.
     const kept =
       record.candidates > 0 && (this.device.records?.add(this.#recordName, this.#recordKey(shape), printRecord(record)) ?? false);
-    emitEvent({
-      stream: "schedule",
-      function: this.#name,
-      fields: { shape, search: "ends", chosen: chosen.size, candidates: record.candidates, seconds, kept: String(kept) },
-    });
+    events.ends(chosen.size, record.candidates, seconds, kept);
     return { record, source: "search" };
   }
 

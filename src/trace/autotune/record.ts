@@ -21,7 +21,7 @@ export interface ScheduleRecord {
   readonly chosen: ReadonlyMap<string, ChosenSchedule>;
 }
 
-const format = "tempograph-schedule-1";
+const format = "tempograph-schedule-2";
 
 /** What the chosen schedules hold for: the program with its usual schedules (so any change of generated text is another key), the class of sizes, the machine. */
 export function recordKey(programKey: string, usual: Program, shapeClass: string, machine: string): string {

@@ -6,15 +6,17 @@ import { evaluateDim, type SizeBindings } from "../../ir/dim.js";
 import type { Kernel, Program } from "../../ir/kernel.js";
 import { scheduleDifference, type KernelSchedule } from "../../ir/schedule.js";
 import type { Executable } from "../../runtime/device.js";
-import type { OpenGraph, Trial } from "../lower.js";
+import type { OpenGraph, OrderedTrial, Trial } from "../lower.js";
 import { candidatesOf, combined, type Setting } from "./candidates.js";
+import { confirmed } from "./confirm.js";
 import { workOf, type KernelFamily } from "./families.js";
 import { gainBeyondSpread, median } from "./statistics.js";
 
-/** What a search asks for: programs to be loaded, or the time of one in ms, its first and last launches left out. */
+/** What a search asks for: programs to be loaded, the time of one in ms, its first and last launches left out, or the times of all its launches. */
 export type SearchStep =
-  | { readonly kind: "build"; readonly trials: readonly Trial[] }
-  | { readonly kind: "time"; readonly executable: Executable; readonly trial: Trial };
+  | { readonly kind: "build"; readonly trials: readonly (Trial | OrderedTrial)[] }
+  | { readonly kind: "time"; readonly executable: Executable; readonly trial: Trial }
+  | { readonly kind: "profile"; readonly executable: Executable };
 
 /** Yields steps and is given their answers: executables, or milliseconds. */
 export type Search<T> = Generator<SearchStep, T, unknown>;
@@ -34,7 +36,11 @@ export interface SearchRequest {
   readonly setting: Setting;
   /** Whether the budget is spent; asked before every step. */
   readonly over: () => boolean;
+  /** Whether so much of it is spent that the rest is for confirming what was chosen. */
+  readonly closing: () => boolean;
   readonly onFamily: (outcome: FamilyOutcome, of: number) => void;
+  /** A choice that was not faster between the program's other kernels. */
+  readonly onDropped: (outcome: FamilyOutcome) => void;
 }
 
 /** Bytes of weights and multiply-adds beyond which further members of a family tell nothing new: caches are overrun by then. */
@@ -73,7 +79,7 @@ class FamilySearch {
   }
 
   get #over(): boolean {
-    return this.request.over();
+    return this.request.closing();
   }
 
   /** Time of all of the family's launches under the usual schedule, in ms. */
@@ -144,7 +150,7 @@ class FamilySearch {
 }
 
 /** Memory of one trial's values. */
-function bytesOf({ inputs, buffers }: Program, sizes: SizeBindings): number {
+export function bytesOf({ inputs, buffers }: Program, sizes: SizeBindings): number {
   const elements = inputs.reduce((sum, { shape }) => sum + shape.reduce<number>((total, dim) => total * evaluateDim(dim, sizes), 1), 0);
   return 4 * elements + buffers.reduce((sum, { bytes }) => sum + evaluateDim(bytes, sizes), 0);
 }
@@ -163,14 +169,14 @@ function membersOf({ members }: KernelFamily, { usual, kernels }: OpenGraph, siz
   return chosen;
 }
 
-/** Families in the order of their time, each searched until the budget is over. Answers one outcome per family that was looked at. */
+/** Families in the order of their time, each searched until the budget closes; then what they chose is confirmed. Answers one outcome per family that was looked at. */
 export function* searchSchedules(request: SearchRequest): Search<FamilyOutcome[]> {
   const outcomes: FamilyOutcome[] = [];
   const open = new Set<FamilySearch>();
   try {
     const timed: { search: FamilySearch; candidates: readonly KernelSchedule[]; time: number }[] = [];
     for (const family of request.families) {
-      if (request.over()) break;
+      if (request.closing()) break;
       const search = new FamilySearch(family, request);
       open.add(search);
       const candidates = candidatesOf(search.kernel, family.usual, request.setting);
@@ -180,7 +186,7 @@ export function* searchSchedules(request: SearchRequest): Search<FamilyOutcome[]
     const total = timed.reduce((sum, { time }) => sum + time, 0);
     const worthwhile = timed.filter(({ candidates, time }) => candidates.length > 0 && time > leastShare * total);
     for (const { search, candidates } of worthwhile.sort((a, b) => b.time - a.time)) {
-      if (request.over()) break;
+      if (request.closing()) break;
       const outcome = yield* search.best(candidates);
       search.dispose();
       outcomes.push(outcome);
@@ -189,5 +195,5 @@ export function* searchSchedules(request: SearchRequest): Search<FamilyOutcome[]
   } finally {
     for (const search of open) search.dispose();
   }
-  return outcomes;
+  return yield* confirmed(outcomes, { ...request, sizes: request.setting.sizes, most: scratchBytes });
 }
