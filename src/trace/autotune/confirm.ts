@@ -6,9 +6,9 @@ import type { SizeBindings } from "../../ir/dim.js";
 import type { KernelSchedule } from "../../ir/schedule.js";
 import type { Executable } from "../../runtime/device.js";
 import type { OpenGraph, OrderedTrial } from "../lower.js";
-import type { KernelFamily } from "./families.js";
-import { bytesOf, type FamilyOutcome, type Search } from "./search.js";
+import { bytesOf, type KernelFamily } from "./families.js";
 import { fasterInTurns } from "./statistics.js";
+import type { FamilyOutcome, Search } from "./steps.js";
 
 export interface ConfirmRequest {
   readonly open: OpenGraph;

@@ -1,6 +1,6 @@
 /** Carries out the steps of a search on a device, off the event loop or blocking, and stops when a signal says so. Must not know what is searched. */
 import { AbortedError, type Device, type Executable, type KernelProfile, type RunRequest } from "../../runtime/device.js";
-import type { Search, SearchStep } from "./search.js";
+import type { Search, SearchStep } from "./steps.js";
 
 export interface Bench {
   readonly device: Device;

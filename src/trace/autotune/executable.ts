@@ -24,7 +24,8 @@ import { drive, driveSync, type Bench } from "./drive.js";
 import { familiesOf, familyKey, shapeClassOf, sizesThatMatter, type KernelFamily } from "./families.js";
 import { printRecord, readRecord, recordKey, type ChosenSchedule, type ScheduleRecord } from "./record.js";
 import { SearchEvents } from "./search-events.js";
-import { searchSchedules, type FamilyOutcome, type Search } from "./search.js";
+import { searchSchedules } from "./search.js";
+import type { FamilyOutcome, Search } from "./steps.js";
 
 const mode = "max-autotune";
 

@@ -57,3 +57,9 @@ export function shapeClassOf(names: readonly string[], sizes: SizeBindings): str
 export function workOf(launch: KernelLaunch, sizes: SizeBindings): { readonly flops: number; readonly bytes: number } {
   return { flops: evaluateDim(launch.flops, sizes), bytes: evaluateDim(launch.bytes, sizes) };
 }
+
+/** Bytes of a program's values. */
+export function bytesOf({ inputs, buffers }: Program, sizes: SizeBindings): number {
+  const elements = inputs.reduce((sum, { shape }) => sum + shape.reduce<number>((total, dim) => total * evaluateDim(dim, sizes), 1), 0);
+  return 4 * elements + buffers.reduce((sum, { bytes }) => sum + evaluateDim(bytes, sizes), 0);
+}

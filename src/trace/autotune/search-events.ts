@@ -1,7 +1,7 @@
 /** What a search tells those who listen to the stream `schedule`: that it begins, each family that it has decided, choices it takes back, and how it ends. */
 import { scheduleDifference } from "../../ir/schedule.js";
 import { emitEvent } from "../events.js";
-import type { FamilyOutcome } from "./search.js";
+import type { FamilyOutcome } from "./steps.js";
 
 export class SearchEvents {
   #done = 0;

@@ -2,33 +2,16 @@
  * The search for schedules: which families are worth it, candidates timed against the usual schedule in alternating order, and when one replaces it. A sequence of
  * builds and timings that somebody else carries out, blocking or not. Must not know devices, clocks or files.
  */
-import { evaluateDim, type SizeBindings } from "../../ir/dim.js";
+import type { SizeBindings } from "../../ir/dim.js";
 import type { Kernel, Program } from "../../ir/kernel.js";
 import { scheduleDifference, type KernelSchedule } from "../../ir/schedule.js";
 import type { Executable } from "../../runtime/device.js";
-import type { OpenGraph, OrderedTrial, Trial } from "../lower.js";
+import type { OpenGraph, Trial } from "../lower.js";
 import { candidatesOf, combined, type Setting } from "./candidates.js";
 import { confirmed } from "./confirm.js";
-import { workOf, type KernelFamily } from "./families.js";
+import { bytesOf, workOf, type KernelFamily } from "./families.js";
 import { gainBeyondSpread, median } from "./statistics.js";
-
-/** What a search asks for: programs to be loaded, the time of one in ms, its first and last launches left out, or the times of all its launches. */
-export type SearchStep =
-  | { readonly kind: "build"; readonly trials: readonly (Trial | OrderedTrial)[] }
-  | { readonly kind: "time"; readonly executable: Executable; readonly trial: Trial }
-  | { readonly kind: "profile"; readonly executable: Executable };
-
-/** Yields steps and is given their answers: executables, or milliseconds. */
-export type Search<T> = Generator<SearchStep, T, unknown>;
-
-export interface FamilyOutcome {
-  readonly family: KernelFamily;
-  /** The usual one when no candidate was better beyond the spread. */
-  readonly schedule: KernelSchedule;
-  /** Share of the kernel's time that it saves. */
-  readonly gain: number;
-  readonly tried: number;
-}
+import type { FamilyOutcome, Search } from "./steps.js";
 
 export interface SearchRequest {
   readonly open: OpenGraph;
@@ -147,12 +130,6 @@ class FamilySearch {
     for (const executable of this.#built) executable.dispose();
     this.#built = [];
   }
-}
-
-/** Memory of one trial's values. */
-export function bytesOf({ inputs, buffers }: Program, sizes: SizeBindings): number {
-  const elements = inputs.reduce((sum, { shape }) => sum + shape.reduce<number>((total, dim) => total * evaluateDim(dim, sizes), 1), 0);
-  return 4 * elements + buffers.reduce((sum, { bytes }) => sum + evaluateDim(bytes, sizes), 0);
 }
 
 /** As many members as it takes to overrun the caches the way the whole program does. */
