@@ -7,7 +7,7 @@ import { plainPointer } from "./address.js";
 import { literal } from "./c-scalar.js";
 import type { TargetIsa } from "./helpers.js";
 import { philoxFunctions } from "./philox.js";
-import { filterFunctions } from "./token-filter.js";
+import { blocksOf, filterFunctions, keptPowers, tokenSearch } from "./token-filter.js";
 import type { KernelWriter } from "./writer.js";
 
 interface TokenRoutine {
@@ -18,12 +18,19 @@ interface TokenRoutine {
 
 const rowsOf = (node: Node): Units => ({ dim: node.shape[0] as Dim, divide: 1, times: 1 });
 
+interface FilterCall {
+  readonly call: string;
+  readonly scaled: string;
+  readonly weight: string;
+  readonly block: string;
+}
+
 /** Call of the filter on a row of logits, and the areas it fills. */
-function filterCall(writer: KernelWriter, logits: string, count: number, settings: string): { call: string; e: string; weight: string } {
+function filterCall(writer: KernelWriter, logits: string, count: number, settings: string): FilterCall {
   const size = padded(count);
-  const [order, member, e, weight] = [writer.scratch(size), writer.scratch(size), writer.scratch(size), writer.scratch(2 * size)];
-  const areas = `(uint32_t *)${order}, (int32_t *)${member}, ${e}, (int64_t *)${weight}`;
-  return { call: `filter_tokens(${logits}, ${count}, ${settings}, ${areas})`, e, weight };
+  const [scaled, member] = [writer.scratch(size), `(int32_t *)${writer.scratch(size)}`];
+  const [weight, block] = [`(int32_t *)${writer.scratch(2 * size)}`, `(int64_t *)${writer.scratch(2 * blocksOf(size))}`];
+  return { call: `filter_tokens(${logits}, ${count}, ${settings}, ${scaled}, ${member}, ${weight}, ${block})`, scaled, weight, block };
 }
 
 function emitDrawToken(writer: KernelWriter, node: Node): void {
@@ -37,33 +44,29 @@ function emitDrawToken(writer: KernelWriter, node: Node): void {
     return;
   }
   const [sources, count] = (node.inputs[0] as Node).shape as [Dim, number];
-  const { call, weight } = filterCall(writer, `${logits} + from * ${count}`, count, settings as string);
+  const { call, scaled, weight, block } = filterCall(writer, `${logits} + from * ${count}`, count, settings as string);
   writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
     writer.line(`const int64_t from = clamp_index(${source}[unit], ${writer.number(sources)});`);
-    writer.line(`const int64_t total = ${call}, *const weights = (const int64_t *)${weight};`);
+    writer.line(`const kept_tokens kept = ${call};`);
     writer.line(
       `const uint32_t counter[4] = {(uint32_t)${keys}[2 * unit], (uint32_t)${keys}[2 * unit + 1], (uint32_t)${step}[unit], ${String(node.attributes["site"])}u};`,
     );
     writer.line("uint32_t words[4];");
     writer.line(`philox(counter, (uint32_t)${seed}[0], (uint32_t)${seed}[1], words);`);
-    writer.line("const double target = uniform(words[0]) * (double)total;");
-    writer.line("int64_t cumulated = 0, chosen = 0;");
-    writer.line(
-      `for (int64_t j = 0; j < ${count}; j++) { cumulated += weights[j]; if ((double)cumulated > target) { chosen = j; break; } }`,
-    );
-    writer.line(`${out}[unit] = (int32_t)chosen;`);
+    writer.line("const double target = uniform(words[0]) * (double)kept.weight;");
+    writer.line(`${out}[unit] = (int32_t)token_at(target, &kept, ${count}, ${scaled}, ${weight}, ${block});`);
   });
 }
 
 function emitProbabilities(writer: KernelWriter, node: Node): void {
   const [logits, settings] = node.inputs.map((input, index) => plainPointer(writer, input, ["logits", "settings"][index] as string));
   const count = node.shape[1] as number;
-  const { call, e } = filterCall(writer, `${logits} + unit * ${count}`, count, settings as string);
+  const { call, scaled } = filterCall(writer, `${logits} + unit * ${count}`, count, settings as string);
+  const e = writer.scratch(padded(count));
   const out = writer.pointer(node, "f32", "out");
   writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
-    writer.line(`${call};`);
-    writer.line("double total = 0;");
-    writer.line(`for (int64_t j = 0; j < ${count}; j++) total += (double)${e}[j];`);
+    writer.line(`const kept_tokens kept = ${call};`);
+    writer.line(`const double total = kept_powers(&kept, ${count}, ${scaled}, ${e});`);
     writer.line(`for (int64_t j = 0; j < ${count}; j++) ${out}[unit * ${count} + j] = (float)((double)${e}[j] / total);`);
   });
 }
@@ -96,10 +99,10 @@ function emitExpandBits(writer: KernelWriter, node: Node): void {
 
 /** One entry per token op. */
 export const tokenRoutines: Readonly<Record<string, TokenRoutine>> = {
-  drawToken: { units: rowsOf, functions: (isa) => [philoxFunctions, ...filterFunctions(isa)], emit: emitDrawToken },
+  drawToken: { units: rowsOf, functions: (isa) => [philoxFunctions, ...filterFunctions(isa), tokenSearch], emit: emitDrawToken },
   tokenProbabilities: {
     units: (node) => ({ dim: productOf(node.shape.slice(0, -1)), divide: 1, times: 1 }),
-    functions: filterFunctions,
+    functions: (isa) => [...filterFunctions(isa), keptPowers(isa)],
     emit: emitProbabilities,
   },
   packSigns: { units: rowsOf, emit: emitPackSigns },
