@@ -338,7 +338,7 @@ export class ContractionEmitter {
         writer.block(`for (int64_t m = high; m < count; m += ${low})`, () => {
           writer.line(`const int64_t height = count - m < ${low} ? count - m : ${low};`);
           // One tile sees each line of the weights once and fetches as it goes.
-          writer.line(`if (count <= ${low}) { tile${suffix}(height, ${a}, w, part, sums${index}, k > 0); break; }`);
+          writer.line(`if (count <= ${low}) { tile_low${suffix}(height, ${a}, w, part, sums${index}, k > 0); break; }`);
           each(`piece_low${suffix}(height, step, ${a}, w, part, sums${index} + m * ${panelColumns}, k > 0`);
         });
       });

@@ -84,8 +84,8 @@ ${indented(fetch)}${indented(indented(forRows))} sum[m][v] = fma_${form}(x[m], w
 }
 
 /**
- * The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. `cut` adds the forms for pieces of the inner axis. Weights stored as bf16
- * are widened, which is exact, as they are loaded.
+ * The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each; where the inner axis is `cut`, the forms for pieces of it. Weights stored as
+ * bf16 are widened, which is exact, as they are loaded.
  */
 export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, cut: boolean, stored: Stored): string[] {
   const { rows, prefetchBytes } = tile;
@@ -107,7 +107,10 @@ ${byHeight(rows, "1, depth, 0, 0")}
 }
 ${head} tile_full${suffix}(${operands}) { ${call(rows, true, "0, depth, 0, 0")} }
 `;
-  const pieces = `/* Low tiles of all the panel's columns, and a full tile of some of them. */
+  const pieces = `/* Low tiles of all the panel's columns, one that is alone in its block and runs ahead by itself, and a full tile of some of them. */
+${head} tile_low${suffix}(int64_t rows, ${operands}) {
+${byHeight(lowRows(tile, lanes), "1, depth, 0, 0")}
+}
 ${head} piece_low${suffix}(int64_t rows, int64_t step, ${operands}, const char *ahead, int64_t lines) {
 ${byHeight(lowRows(tile, lanes), "2, step, ahead, lines")}
 }
@@ -149,5 +152,5 @@ ${indented(indented(indented(indented(oneStep(isa, tile, `${stored === "f32" ? "
   }
 }
 `;
-  return [accumulate, uncut, ...(cut ? [pieces] : [])];
+  return [accumulate, cut ? pieces : uncut];
 }
