@@ -64,6 +64,28 @@ const overValues = (shared: boolean): ConformanceCase[] =>
     }),
   );
 
+/** Paths with keys of their own after a prefix that most of them share: as many groups as go together, some alone, and tokens of one row among them. */
+const manyPaths = (): ConformanceCase[] =>
+  [16, 72].map((d) =>
+    build(
+      `attention ${d} of many paths over one prefix`,
+      [8, 16, 21, 40].map((count) => ({ rows: count })),
+      attentionBound,
+      (c) => {
+        const paths: Fill = (count) => Int32Array.from({ length: count }, (_, token) => (token < 24 ? token : 24));
+        const prefixRow: Fill = (count) => Int32Array.from({ length: count }, (_, token) => (token >= 16 && token < 20 ? 1 : 0));
+        const prefixLength = list(37, 37, 37, 37, 37, 37, 37, 37, 64, 0, 16, 33);
+        const length = list(38, 40, 41, 45, 50, 55, 60, 62, 65, 3, 20, 0);
+        const own = [c.state([25, heads, 2, d, 16], "f32", noise(5)), c.state([25, heads, 32, padded(d)], "f32", noise(6))];
+        const prefix = [c.state([2, heads, 4, d, 16], "f32", noise(7)), c.state([2, heads, 64, padded(d)], "f32", noise(8))];
+        const vectors = [paths, length, prefixRow, prefixLength].map((fill) => c.i32([rows], fill));
+        c.output(
+          c.add("attention", [c.f32([rows, heads, d], noise(1, 2)), ...vectors], { scale: 0.3, valueWidth: d }, [...own, ...prefix]),
+        );
+      },
+    ),
+  );
+
 const throughTables = (shared: boolean): ConformanceCase[] =>
   (
     [
@@ -105,4 +127,10 @@ export const cacheCases: Readonly<Record<string, Cases>> = {
 };
 
 /** Forms of attention beside those over states. */
-export const attentionForms: Cases = () => [...overValues(false), ...overValues(true), ...throughTables(false), ...throughTables(true)];
+export const attentionForms: Cases = () => [
+  ...overValues(false),
+  ...overValues(true),
+  ...throughTables(false),
+  ...throughTables(true),
+  ...manyPaths(),
+];

@@ -1,13 +1,20 @@
 /**
  * C functions of attention of one head size: scores over blocks of 16 keys (lane = absolute key position mod 16), one maximum, one sum, then one chain over keys
- * ascending; four queries at a time over keys they share, which meanwhile ask for keys and values of their own. Must not know where operands and caches come from.
+ * ascending. Groups of four queries go together over keys they share, and meanwhile ask for keys and values of their own. Must not know where operands and caches
+ * come from.
  */
 import { padded } from "../ir/ops/state.js";
 import { formOf } from "./c-scalar.js";
 import { isaTable, type TargetIsa } from "./helpers.js";
 
-/** Queries that share one pass over a prefix. */
+/** Queries whose sums stand in registers together. */
 export const queryGroup = 4;
+
+/**
+ * Groups that pass over common keys and values together: every piece of those comes from memory once and serves all of them from the first-level cache, so memory and
+ * arithmetic are busy at the same time.
+ */
+export const groupsTogether = 4;
 
 /** Vectors of a value row handled together: up to four, dividing the row evenly. */
 export const valueVectors = (stored: number): number => [4, 3, 2].find((count) => (stored / 16) % count === 0) ?? 1;
@@ -43,8 +50,8 @@ export const together: Record<TargetIsa, { readonly joint: number; readonly sing
   plain: { joint: 1, single: 2, values: 4 },
 };
 
-/** Value rows between two requests for memory that is needed later; as far ahead a group asks for the rows that it goes through. */
-const valuesAhead = 32;
+/** Value rows that all groups weigh before the next ones, which they ask for meanwhile. */
+const valuesTogether = 32;
 
 /**
  * Functions of one head size, one text each, so that kernels of a file can share them. Those for one query and for a group are called, not inlined: they occur in many
@@ -57,22 +64,34 @@ export function attentionFunctions(shape: AttentionShape): string[] {
 /** What does not depend on the head size. */
 function commonFunctions(shape: AttentionShape): string {
   const { type, form } = registers(shape);
-  return `/* Memory that will be read soon, for each query. */
-struct ahead {
-  const float *from[${queryGroup}];
-  int64_t floats[${queryGroup}];
-};
-/* Where a loop asks for memory at every step, and how many bytes further on at the next: evenly, so that neither waits for the other. */
+  return `/* Where a loop asks for memory at every step, and how many bytes further on at the next: evenly, so that neither waits for the other. */
 struct soon {
   const char *from;
   int64_t stride;
 };
-/* What loop number \`turn\` of \`turns\`, which asks \`steps\` times, should ask for: each has a part of one query's memory. */
-INLINE struct soon soon_part(const struct ahead *ahead, int64_t turn, int64_t turns, int64_t steps) {
-  const int64_t i = turn % ${queryGroup}, part = turn / ${queryGroup}, parts = (turns + ${queryGroup - 1} - i) / ${queryGroup};
-  const int64_t lines = (ahead->floats[i] + 15) / 16, first = lines * part / parts, end = lines * (part + 1) / parts;
-  const int64_t stride = ((end - first) * 64 + steps - 1) / steps;
-  return (struct soon){(const char *)(ahead->from[i] + 16 * first), stride < 64 ? stride : 64};
+/* Steps over \`lines\` of memory, all of them in \`steps\` steps where those are as many. */
+INLINE int64_t soon_stride(int64_t lines, int64_t steps) {
+  const int64_t stride = (lines * 64 + steps - 1) / steps;
+  return stride < 64 ? stride : 64;
+}
+/* Memory that each of some queries will read, asked for one after the other: how far that is, and how many lines and bytes a loop and a step of it go on. */
+struct ahead {
+  const float *from[${queryGroup * groupsTogether}];
+  int64_t lines[${queryGroup * groupsTogether}], queries, query, line, pace, stride;
+};
+INLINE void begin_ahead(struct ahead *ahead, int64_t turns, int64_t steps) {
+  int64_t lines = 0;
+  for (int64_t i = 0; i < ahead->queries; i++) lines += ahead->lines[i];
+  const int64_t pace = (lines + turns - 1) / turns;
+  ahead->pace = pace < steps ? pace : steps;
+  ahead->stride = soon_stride(ahead->pace, steps);
+}
+/* What the next loop should ask for; the last lines again when there is nothing left. */
+INLINE struct soon soon_ahead(struct ahead *ahead) {
+  if (ahead->line >= ahead->lines[ahead->query] && ahead->query + 1 < ahead->queries) ahead->query++, ahead->line = 0;
+  const struct soon soon = {(const char *)(ahead->from[ahead->query] + 16 * ahead->line), ahead->stride};
+  if (ahead->line < ahead->lines[ahead->query]) ahead->line += ahead->pace;
+  return soon;
 }
 /* The larger in every lane; a NaN in b is passed over. */
 INLINE ${type} higher(${type} a, ${type} b) { return select_${form}(less_${form}(a, b), b, a); }
@@ -92,6 +111,7 @@ function scoreFunctions(shape: AttentionShape): string {
   const count = parts === 1 ? "blocks" : `blocks * ${parts}`;
   const key =
     parts === 1 ? `keys + ((b + j) * ${width} + d) * 16` : `keys + ((b + j / ${parts}) * ${width} + d) * 16 + j % ${parts} * ${lanes}`;
+  const rest = `      for (; b < end; b++) ${scores}_tile(${queryGroup}, 1, 0, q + i, keys, b, 0, visible + i, scale, s + i, top + i, next, soon);\n`;
   return `/* Sixteen scores from position \`first\` on, scaled and hidden where dead or not visible. */
 INLINE void ${scores}_place(const ${type} *sum, int64_t first, int64_t dead, int64_t visible, float scale, float *s, ${type} *top) {
   float *const scored = s + first;
@@ -101,8 +121,8 @@ INLINE void ${scores}_place(const ${type} *sum, int64_t first, int64_t dead, int
 #pragma GCC unroll ${parts}
   for (int p = 0; p < ${parts}; p++) top[p] = higher(top[p], load_${form}(scored + ${lanes} * p));
 }
-/* s[i][16 b + l] = scale * (q_i . key 16 b + l) for blocks b; lanes below dead or from visible_i on become -inf. Raises top[i]. Where it \`asks\`, soon's memory is asked for. */
-INLINE void ${scores}_tile(const int queries, const int blocks, const int asks, const float *const *q, const float *keys, int64_t b, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], struct soon soon) {
+/* s[i][16 b + l] = scale * (q_i . key 16 b + l) for blocks b; lanes below dead or from visible_i on become -inf. Raises top[i]. A group asks for \`next\`, and for \`soon\` where it \`asks\`. */
+INLINE void ${scores}_tile(const int queries, const int blocks, const int asks, const float *const *q, const float *keys, int64_t b, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], struct soon next, struct soon soon) {
   ${type} sum[${queryGroup}][${8 * parts}];
 #pragma GCC unroll ${queryGroup}
   for (int i = 0; i < queries; i++)
@@ -114,8 +134,8 @@ INLINE void ${scores}_tile(const int queries, const int blocks, const int asks, 
     for (int j = 0; j < ${count}; j++) key[j] = load_${form}(${key});
     if (queries > 1)
 #pragma GCC unroll 8
-      for (int j = 0; j < blocks; j++, soon.from += soon.stride) {
-        __builtin_prefetch(keys + ((b + blocks + j) * ${width} + d) * 16, 0, 2);
+      for (int j = 0; j < blocks; j++, next.from += next.stride, soon.from += soon.stride) {
+        __builtin_prefetch(next.from, 0, 2);
         if (asks) __builtin_prefetch(soon.from, 0, 2);
       }
 #pragma GCC unroll ${queryGroup}
@@ -149,29 +169,38 @@ OUTLINE void ${scores}_apart(const float *const *q, const float *const *keys, in
     for (int i = 0; i < ${queryGroup}; i++) ${scores}_place(sum[i], b * 16, dead[i], visible[i], scale, s[i], top[i]);
   }
 }
-INLINE void ${scores}_any(const int queries, const int asks, const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], const struct ahead *ahead) {
-  const int step = queries == 1 ? ${wide.single} : ${wide.joint};
-  struct soon soon = {0};
-  int64_t b = 0;
-  for (; b + step <= blocks; b += step) {
-    if (asks) soon = soon_part(ahead, b / step, blocks / step, ${width} * step);
-    ${scores}_tile(queries, step, asks, q, keys, b, dead, visible, scale, s, top, soon);
-  }
-  for (; b < blocks; b++) ${scores}_tile(queries, 1, 0, q, keys, b, dead, visible, scale, s, top, soon);
-}
 OUTLINE void ${scores}_one(const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
-  ${scores}_any(1, 0, q, keys, blocks, dead, visible, scale, s, top, 0);
+  const struct soon none = {0};
+  int64_t b = 0;
+  for (; b + ${wide.single} <= blocks; b += ${wide.single}) ${scores}_tile(1, ${wide.single}, 0, q, keys, b, dead, visible, scale, s, top, none, none);
+  for (; b < blocks; b++) ${scores}_tile(1, 1, 0, q, keys, b, dead, visible, scale, s, top, none, none);
 }
-OUTLINE void ${scores}_group(const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
-  ${scores}_any(${queryGroup}, 0, q, keys, blocks, dead, visible, scale, s, top, 0);
+/* Common keys: blocks[g] of them for the queries of group g. */
+INLINE void ${scores}_groups(const int asks, int64_t groups, const float *const *q, const float *keys, const int64_t *blocks, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], struct ahead *ahead) {
+  int64_t most = 0;
+  for (int64_t g = 0; g < groups; g++) most = blocks[g] > most ? blocks[g] : most;
+  const int64_t passes = (most + ${wide.joint - 1}) / ${wide.joint}, share = (${wide.joint * width} + groups - 1) / groups, stride = soon_stride(share, ${wide.joint * width});
+  if (asks && passes > 0) begin_ahead(ahead, passes * groups, ${wide.joint * width});
+  for (int64_t pass = 0; pass < passes; pass++)
+    for (int64_t g = 0, i = 0; g < groups; g++, i += ${queryGroup}) {
+      int64_t b = pass * ${wide.joint};
+      const int64_t end = b + ${wide.joint} < blocks[g] ? b + ${wide.joint} : blocks[g];
+      const struct soon next = {(const char *)(keys + (b + ${wide.joint}) * ${16 * width} + g * share * 16), stride};
+      struct soon soon = {0};
+      if (asks) soon = soon_ahead(ahead);
+      for (; b + ${wide.joint} <= end; b += ${wide.joint}) ${scores}_tile(${queryGroup}, ${wide.joint}, asks, q + i, keys, b, 0, visible + i, scale, s + i, top + i, next, soon);
+${wide.joint === 1 ? "" : rest}    }
 }
-OUTLINE void ${scores}_group_asking(const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], const struct ahead *ahead) {
-  ${scores}_any(${queryGroup}, 1, q, keys, blocks, dead, visible, scale, s, top, ahead);
+OUTLINE void ${scores}_group(int64_t groups, const float *const *q, const float *keys, const int64_t *blocks, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
+  ${scores}_groups(0, groups, q, keys, blocks, visible, scale, s, top, 0);
 }
-INLINE void ${scores}(const int queries, const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], const struct ahead *ahead) {
-  if (queries == 1) ${scores}_one(q, keys, blocks, dead, visible, scale, s, top);
-  else if (ahead) ${scores}_group_asking(q, keys, blocks, dead, visible, scale, s, top, ahead);
-  else ${scores}_group(q, keys, blocks, dead, visible, scale, s, top);
+OUTLINE void ${scores}_group_asking(int64_t groups, const float *const *q, const float *keys, const int64_t *blocks, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], struct ahead *ahead) {
+  ${scores}_groups(1, groups, q, keys, blocks, visible, scale, s, top, ahead);
+}
+INLINE void ${scores}(const int queries, int64_t groups, const float *const *q, const float *keys, const int64_t *blocks, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], struct ahead *ahead) {
+  if (queries == 1) ${scores}_one(q, keys, blocks[0], 0, visible, scale, s, top);
+  else if (ahead) ${scores}_group_asking(groups, q, keys, blocks, visible, scale, s, top, ahead);
+  else ${scores}_group(groups, q, keys, blocks, visible, scale, s, top);
 }
 `;
 }
@@ -215,8 +244,12 @@ function weighFunctions(shape: AttentionShape): string {
   const { weigh, store } = names(shape);
   const { type, form, lanes, parts } = registers(shape);
   const step = Math.min(together[shape.isa].values, vectors);
-  return `/* sum[i] += s[i][k] * value row k, for keys from .. to - 1 ascending. */
-INLINE void ${weigh}_any(const int queries, const int step, const int asks, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column, struct soon soon) {
+  const ask = `for (int v = 0; v < step; v += ${parts}, next.from += next.stride, soon.from += soon.stride) {
+          __builtin_prefetch(next.from, 0, 2);
+          if (asks) __builtin_prefetch(soon.from, 0, 2);
+        }`;
+  return `/* sum[i] += s[i][k] * value row k, for keys from .. to - 1 ascending. A group asks for \`next\`, and for \`soon\` where it \`asks\`. */
+INLINE void ${weigh}_any(const int queries, const int step, const int asks, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column, struct soon next, struct soon soon) {
 #pragma GCC unroll 1
   for (int first = 0; first < ${vectors * parts}; first += step) {
     ${type} chain[${queryGroup}][${vectors * parts}];
@@ -231,10 +264,7 @@ INLINE void ${weigh}_any(const int queries, const int step, const int asks, cons
       for (int v = 0; v < step; v++) value[v] = load_${form}(row + ${lanes} * v);
       if (queries > 1)
 #pragma GCC unroll ${vectors}
-        for (int v = 0; v < step; v += ${parts}, soon.from += soon.stride) {
-          __builtin_prefetch(row + ${valuesAhead * stored} + ${lanes} * v, 0, 2);
-          if (asks) __builtin_prefetch(soon.from, 0, 2);
-        }
+        ${ask}
 #pragma GCC unroll ${queryGroup}
       for (int i = 0; i < queries; i++) {
         const ${type} p = splat_${form}(s[i][k]);
@@ -249,22 +279,35 @@ INLINE void ${weigh}_any(const int queries, const int step, const int asks, cons
   }
 }
 OUTLINE void ${weigh}_one(const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
-  ${weigh}_any(1, ${vectors * parts}, 0, s, values, from, to, sum, column, (struct soon){0});
+  const struct soon none = {0};
+  ${weigh}_any(1, ${vectors * parts}, 0, s, values, from, to, sum, column, none, none);
 }
-OUTLINE void ${weigh}_group(const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
-  ${weigh}_any(${queryGroup}, ${step * parts}, 0, s, values, from, to, sum, column, (struct soon){0});
+/* Common values: rows up to to[g] - 1 for the queries of group g. */
+INLINE void ${weigh}_groups(const int asks, int64_t groups, const float *const *s, const float *values, int64_t from, const int64_t *to, ${type} sum[][${vectors * parts}], int64_t column, struct ahead *ahead) {
+  int64_t most = from;
+  for (int64_t g = 0; g < groups; g++) most = to[g] > most ? to[g] : most;
+  const int64_t turns = (most - from + ${valuesTogether - 1}) / ${valuesTogether}, share = (${(valuesTogether * stored) / 16} + groups - 1) / groups, stride = soon_stride(share, ${valuesTogether * vectors});
+  if (asks && turns > 0) begin_ahead(ahead, turns * groups, ${valuesTogether * vectors});
+  for (int64_t turn = 0; turn < turns; turn++)
+    for (int64_t g = 0, i = 0; g < groups; g++, i += ${queryGroup}) {
+      const int64_t first = from + ${valuesTogether} * turn, end = first + ${valuesTogether} < to[g] ? first + ${valuesTogether} : to[g];
+      if (first >= end) continue;
+      const struct soon next = {(const char *)(values + (first + ${valuesTogether}) * ${stored} + g * share * 16), stride};
+      struct soon soon = {0};
+      if (asks) soon = soon_ahead(ahead);
+      ${weigh}_any(${queryGroup}, ${step * parts}, asks, s + i, values, first, end, sum + i, column, next, soon);
+    }
 }
-OUTLINE void ${weigh}_group_asking(const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column, struct soon soon) {
-  ${weigh}_any(${queryGroup}, ${step * parts}, 1, s, values, from, to, sum, column, soon);
+OUTLINE void ${weigh}_group(int64_t groups, const float *const *s, const float *values, int64_t from, const int64_t *to, ${type} sum[][${vectors * parts}], int64_t column) {
+  ${weigh}_groups(0, groups, s, values, from, to, sum, column, 0);
 }
-INLINE void ${weigh}(const int queries, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column, const struct ahead *ahead) {
-  if (queries == 1) return ${weigh}_one(s, values, from, to, sum, column);
-  const int64_t turns = (to - from + ${valuesAhead - 1}) / ${valuesAhead};
-  for (int64_t turn = 0; turn < turns; turn++) {
-    const int64_t first = from + ${valuesAhead} * turn, end = first + ${valuesAhead} < to ? first + ${valuesAhead} : to;
-    if (ahead) ${weigh}_group_asking(s, values, first, end, sum, column, soon_part(ahead, turn, turns, (end - first) * ${vectors}));
-    else ${weigh}_group(s, values, first, end, sum, column);
-  }
+OUTLINE void ${weigh}_group_asking(int64_t groups, const float *const *s, const float *values, int64_t from, const int64_t *to, ${type} sum[][${vectors * parts}], int64_t column, struct ahead *ahead) {
+  ${weigh}_groups(1, groups, s, values, from, to, sum, column, ahead);
+}
+INLINE void ${weigh}(const int queries, int64_t groups, const float *const *s, const float *values, int64_t from, const int64_t *to, ${type} sum[][${vectors * parts}], int64_t column, struct ahead *ahead) {
+  if (queries == 1) ${weigh}_one(s, values, from, to[0], sum, column);
+  else if (ahead) ${weigh}_group_asking(groups, s, values, from, to, sum, column, ahead);
+  else ${weigh}_group(groups, s, values, from, to, sum, column);
 }
 /* Part of a value row, without its padding. */
 INLINE void ${store}(float *out, const ${type} *sum, int64_t column) {
@@ -277,59 +320,68 @@ INLINE void ${store}(float *out, const ${type} *sum, int64_t column) {
 `;
 }
 
-/** One or four queries over a common segment and then each over its own keys. */
+/** One query, or groups of four, over a common segment and then each over its own keys. */
 export function attendFunction(shape: AttentionShape): string {
   const { scores, weigh, store } = names(shape);
   const stored = padded(shape.valueWidth);
   const vectors = valueVectors(stored);
   const { type, form, parts } = registers(shape);
+  const { single } = together[shape.isa];
+  const most = queryGroup * groupsTogether;
   return `/* Common keys 0 .. shared[i] - 1, then (when length is given) own keys shared[i] .. length[i] - 1, whose slot 0 is shared[i] rounded down to 16. */
-INLINE void attend_${shape.width}_${shape.valueWidth}(const int queries, const float *const *q, float *const *s, const int64_t *shared, const float *keys, const float *values, float scale,
-    const float *ownKeys, const float *ownValues, int64_t ownKeyRow, int64_t ownValueRow, const int64_t *row, const int64_t *length, float *out, int64_t outStride) {
-  ${type} top[${queryGroup}][${parts}];
-  int64_t longest = 0, shortest = shared[0];
-  for (int i = 0; i < queries; i++) {
-    for (int p = 0; p < ${parts}; p++) top[i][p] = splat_${form}(-__builtin_inff());
-    longest = shared[i] > longest ? shared[i] : longest;
-    shortest = shared[i] < shortest ? shared[i] : shortest;
+INLINE void attend_${shape.width}_${shape.valueWidth}(const int queries, int64_t groups, const float *const *q, float *const *s, const int64_t *shared, const float *keys, const float *values, float scale,
+    const float *ownKeys, const float *ownValues, int64_t ownKeyRow, int64_t ownValueRow, const int64_t *row, const int64_t *length, float *const *out) {
+  const int64_t n = queries * groups;
+  ${type} top[${most}][${parts}];
+  int64_t blocks[${groupsTogether}], shortest[${groupsTogether}];
+  for (int64_t g = 0; g < groups; g++) {
+    int64_t longest = 0;
+    shortest[g] = shared[queries * g];
+    for (int64_t i = queries * g; i < queries * (g + 1); i++) {
+      for (int p = 0; p < ${parts}; p++) top[i][p] = splat_${form}(-__builtin_inff());
+      longest = shared[i] > longest ? shared[i] : longest;
+      shortest[g] = shared[i] < shortest[g] ? shared[i] : shortest[g];
+    }
+    blocks[g] = (longest + 15) / 16;
   }
-  const int64_t blocks = (longest + 15) / 16;
-  int64_t ownBlocks[${queryGroup}] = {0}, dead[${queryGroup}] = {0}, visible[${queryGroup}] = {0};
-  float *own[${queryGroup}] = {0};
-  struct ahead ownKeysAhead = {0}, ownValuesAhead = {0};
-  for (int i = 0; i < queries && length; i++) {
+  int64_t ownBlocks[${most}] = {0}, dead[${most}] = {0}, visible[${most}] = {0};
+  float *own[${most}] = {0};
+  struct ahead ownKeysAhead = {.queries = n}, ownValuesAhead = {.queries = n};
+  for (int64_t i = 0; i < n && length; i++) {
     const int64_t base = shared[i] / 16 * 16;
     dead[i] = shared[i] - base;
     visible[i] = length[i] - base;
-    own[i] = s[i] + blocks * 16;
+    own[i] = s[i] + blocks[i / queries] * 16;
     ownBlocks[i] = visible[i] > dead[i] ? (visible[i] + 15) / 16 : 0;
     ownKeysAhead.from[i] = ownKeys + row[i] * ownKeyRow;
-    ownKeysAhead.floats[i] = ownBlocks[i] * ${16 * shape.width};
+    ownKeysAhead.lines[i] = ownBlocks[i] * ${shape.width};
     ownValuesAhead.from[i] = ownValues + row[i] * ownValueRow;
-    ownValuesAhead.floats[i] = ownBlocks[i] * ${16 * stored};
+    ownValuesAhead.lines[i] = ownBlocks[i] * ${stored};
   }
-  ${scores}(queries, q, keys, blocks, 0, shared, scale, s, top, length ? &ownKeysAhead : 0);
-  int64_t alike = queries == ${queryGroup} ? 1 : 0;
-  for (int i = 1; i < queries; i++) alike = alike && ownBlocks[i] == ownBlocks[0];
-  const int64_t whole = alike ? ownBlocks[0] / ${together[shape.isa].single} * ${together[shape.isa].single} : 0;
-  if (alike) ${scores}_apart(q, ownKeysAhead.from, whole, ownBlocks[0], dead, visible, scale, own, top);
-  for (int i = 0; i < queries; i++) {
-    const int64_t rest = alike ? whole : ownBlocks[i];
-    if (rest > 0) ${scores}(1, q + i, ownKeysAhead.from[i], rest, dead[i], visible + i, scale, own + i, top + i, 0);
-    normalise(s[i], blocks + ownBlocks[i], top[i]);
+  ${scores}(queries, groups, q, keys, blocks, shared, scale, s, top, length ? &ownKeysAhead : 0);
+  for (int64_t g = 0, first = 0; g < groups; g++, first += queries) {
+    int64_t alike = queries == ${queryGroup} ? 1 : 0;
+    for (int64_t i = first + 1; i < first + queries; i++) alike = alike && ownBlocks[i] == ownBlocks[first];
+    const int64_t whole = alike ? ownBlocks[first] / ${single} * ${single} : 0;
+    if (alike) ${scores}_apart(q + first, ownKeysAhead.from + first, whole, ownBlocks[first], dead + first, visible + first, scale, own + first, top + first);
+    for (int64_t i = first; i < first + queries; i++) {
+      const int64_t rest = alike ? whole : ownBlocks[i];
+      if (rest > 0) ${scores}_one(q + i, ownKeysAhead.from[i], rest, dead[i], visible + i, scale, own + i, top + i);
+      normalise(s[i], blocks[g] + ownBlocks[i], top[i]);
+    }
   }
   for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
-    ${type} sum[${queryGroup}][${vectors * parts}];
-    for (int i = 0; i < queries; i++) for (int v = 0; v < ${vectors * parts}; v++) sum[i][v] = splat_${form}(0);
-    ${weigh}(queries, (const float *const *)s, values, 0, shortest, sum, column, length && column == 0 ? &ownValuesAhead : 0);
-    for (int i = 0; i < queries; i++) {
+    ${type} sum[${most}][${vectors * parts}];
+    for (int64_t i = 0; i < n; i++) for (int v = 0; v < ${vectors * parts}; v++) sum[i][v] = splat_${form}(0);
+    ${weigh}(queries, groups, (const float *const *)s, values, 0, shortest, sum, column, length && column == 0 ? &ownValuesAhead : 0);
+    for (int64_t i = 0; i < n; i++) {
       const float *one = s[i];
-      if (shared[i] > shortest) ${weigh}(1, &one, values, shortest, shared[i], sum + i, column, 0);
+      if (shared[i] > shortest[i / queries]) ${weigh}_one(&one, values, shortest[i / queries], shared[i], sum + i, column);
       if (ownBlocks[i] > 0) {
         one = own[i];
-        ${weigh}(1, &one, ownValuesAhead.from[i], dead[i], visible[i], sum + i, column, 0);
+        ${weigh}_one(&one, ownValuesAhead.from[i], dead[i], visible[i], sum + i, column);
       }
-      ${store}(out + i * outStride, sum[i], column);
+      ${store}(out[i], sum[i], column);
     }
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The attention template: which queries, caches and lengths the functions of one head size get. A shared prefix is visited for four queries at a time; the bits do not
- * depend on that, nor on where prefix and own keys meet.
+ * The attention template: which queries, caches and lengths the functions of one head size get. A shared prefix is visited once for up to four groups of four queries; the
+ * bits do not depend on that, nor on where prefix and own keys meet.
  */
 import { addDims, multiplyDims, type Dim } from "../ir/dim.js";
 import type { Node } from "../ir/graph.js";
@@ -8,7 +8,7 @@ import type { Units } from "../ir/kernel.js";
 import { attentionForm, attentionOperands } from "../ir/ops/attention.js";
 import { keyLanes } from "../ir/ops/state.js";
 import { plainPointer } from "./address.js";
-import { attendFunction, attentionFunctions, queryGroup, type AttentionShape } from "./attention-functions.js";
+import { attendFunction, attentionFunctions, groupsTogether, queryGroup, type AttentionShape } from "./attention-functions.js";
 import { literal } from "./c-scalar.js";
 import type { TargetIsa } from "./helpers.js";
 import type { KernelWriter } from "./writer.js";
@@ -17,8 +17,8 @@ import type { KernelWriter } from "./writer.js";
  * C text that goes through the units head by head, so that keys and values which groups of queries share stay in the cache, and takes the groups of a head in pairs from
  * both ends, so that threads with equal ranges get early and late tokens alike, which see few and many keys.
  */
-export const balancedTurn = (groups: string): string =>
-  `const int64_t groups = ${groups}, head = unit / groups, at = unit % groups, turn = at % 2 == 0 ? at / 2 : groups - 1 - at / 2`;
+export const balancedTurn = (groups: string, unit = "unit"): string =>
+  `const int64_t groups = ${groups}, head = ${unit} / groups, at = ${unit} % groups, turn = at % 2 == 0 ? at / 2 : groups - 1 - at / 2`;
 
 const roles = ["query", "row", "length", "prefixRow", "prefixLength"];
 
@@ -77,39 +77,46 @@ export class AttentionEmitter {
     const own = this.#cache(0, "own");
     const common = this.#shared ? this.#cache(2, "prefix") : own;
     const slots = this.#shared ? addDims(this.#slots(0), this.#slots(2)) : this.#slots(0);
-    const area = writer.scratch(multiplyDims(slots, queryGroup));
-    writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
-      writer.line(`${balancedTurn(`(${tokens} + ${queryGroup - 1}) / ${queryGroup}`)};`);
-      writer.line(`const int64_t first = turn * ${queryGroup}, keyHead = ${this.#keyHead()};`);
-      writer.line(`const int64_t count = ${tokens} - first < ${queryGroup} ? ${tokens} - first : ${queryGroup};`);
-      writer.line(`const float *q[${queryGroup}];`);
-      writer.line(`float *s[${queryGroup}];`);
+    const together = this.#shared ? groupsTogether : 1;
+    const most = queryGroup * together;
+    const area = writer.scratch(multiplyDims(slots, most));
+    writer.block("for (int64_t unit = begin; unit < end;)", () => {
+      writer.line(`const float *q[${most}];`);
+      writer.line(`float *s[${most}], *out[${most}];`);
       writer.line(
-        `int64_t shared[${queryGroup}], source[${queryGroup}]${this.#shared ? `, row[${queryGroup}], length[${queryGroup}]` : ""};`,
+        `int64_t shared[${most}], source[${most}]${this.#shared ? `, row[${most}], length[${most}]` : ""}, count = 0, joint = 0;`,
       );
-      writer.line("int joint = 1;");
-      writer.block("for (int64_t i = 0; i < count; i++)", () => {
-        writer.line("const int64_t token = first + i;");
-        writer.line(`q[i] = ${query} + (token * ${heads} + head) * ${width};`);
-        writer.line(`s[i] = ${area} + i * ${writer.number(slots)};`);
-        writer.line(`source[i] = ${this.#rowText(this.#shared ? prefixRow : row, this.#shared ? 2 : 0)};`);
-        writer.line(`shared[i] = clamp_index(${this.#shared ? prefixLength : length}[token], ${common.lengths});`);
-        if (this.#shared) {
-          writer.line(`row[i] = ${this.#rowText(row, 0)};`);
-          writer.line(`length[i] = clamp_index(${length}[token], shared[i] / 16 * 16 + ${own.lengths});`);
-          writer.line("shared[i] = length[i] < shared[i] ? length[i] : shared[i];");
-        }
-        writer.line("joint = joint && source[i] == source[0];");
-      });
-      writer.block(`for (int64_t i = 0; i < count;)`, () => {
-        writer.line(`const int queries = joint && count == ${queryGroup} ? ${queryGroup} : 1;`);
+      writer.line("/* Queries of a group that see the same common keys go together, others one by one. */");
+      if (this.#shared)
+        writer.line("/* So do groups with own keys apart: tokens of one row find common keys where those before left them. */");
+      writer.block(`for (; joint < ${together} && unit + joint < end; joint++)`, () => {
+        writer.line(`${balancedTurn(`(${tokens} + ${queryGroup - 1}) / ${queryGroup}`, "(unit + joint)")};`);
+        writer.line(`if (head != unit / groups) break;`);
         writer.line(
-          `const float *const keys = ${common.keys} + source[i] * ${common.keyRow}, *const values = ${common.values} + source[i] * ${common.valueRow};`,
+          `const int64_t first = turn * ${queryGroup}, keyHead = ${this.#keyHead()}, stop = first + ${queryGroup} < ${tokens} ? first + ${queryGroup} : ${tokens};`,
         );
-        writer.line(`if (queries == ${queryGroup}) ${this.#call(queryGroup, own)}`);
-        writer.line(`else ${this.#call(1, own)}`);
-        writer.line("i += queries;");
+        writer.line(`int alike = stop - first == ${queryGroup};`);
+        writer.line(`count = joint * ${queryGroup};`);
+        writer.block("for (int64_t token = first; token < stop; token++, count++)", () => {
+          writer.line(`q[count] = ${query} + (token * ${heads} + head) * ${width};`);
+          writer.line(`s[count] = ${area} + count * ${writer.number(slots)};`);
+          writer.line(`out[count] = ${writer.pointer(node, "f32", "out")} + (token * ${heads} + head) * ${this.#shape.valueWidth};`);
+          writer.line(`source[count] = ${this.#rowText(this.#shared ? prefixRow : row, this.#shared ? 2 : 0)};`);
+          writer.line(`shared[count] = clamp_index(${this.#shared ? prefixLength : length}[token], ${common.lengths});`);
+          if (this.#shared) {
+            writer.line(`row[count] = ${this.#rowText(row, 0)};`);
+            writer.line(`length[count] = clamp_index(${length}[token], shared[count] / 16 * 16 + ${own.lengths});`);
+            writer.line("shared[count] = length[count] < shared[count] ? length[count] : shared[count];");
+          }
+          writer.line("alike = alike && source[count] == source[0];");
+        });
+        writer.line(`if (!alike${this.#shared ? ` || (joint > 0 && row[joint * ${queryGroup}] == row[0])` : ""}) break;`);
       });
+      const keys = (i: string): string =>
+        `${common.keys} + source[${i}] * ${common.keyRow}, ${common.values} + source[${i}] * ${common.valueRow}`;
+      writer.line(`if (joint > 0) ${this.#call(queryGroup, "joint", "0", keys("0"), own)}`);
+      writer.line(`else for (int64_t i = 0; i < count; i++) ${this.#call(1, "1", "i", keys("i"), own)}`);
+      writer.line("unit += joint > 0 ? joint : 1;");
     });
   }
 
@@ -140,12 +147,14 @@ export class AttentionEmitter {
     return multiplyDims(this.#cacheAt(state).shape[2] as Dim, keyLanes);
   }
 
-  #call(queries: number, own: CacheNames): string {
+  #call(queries: number, groups: string, first: string, common: string, own: CacheNames): string {
     const { width, valueWidth } = this.#shape;
-    const ownArgs = this.#shared ? `${own.keys}, ${own.values}, ${own.keyRow}, ${own.valueRow}, row + i, length + i` : "0, 0, 0, 0, 0, 0";
-    const out = `${this.writer.pointer(this.node, "f32", "out")} + ((first + i) * ${this.#heads} + head) * ${valueWidth}`;
+    const at = (list: string): string => (first === "0" ? list : `${list} + ${first}`);
+    const ownArgs = this.#shared
+      ? `${own.keys}, ${own.values}, ${own.keyRow}, ${own.valueRow}, ${at("row")}, ${at("length")}`
+      : "0, 0, 0, 0, 0, 0";
     const scale = literal("f32", this.node.attributes["scale"] as number);
-    return `attend_${width}_${valueWidth}(${queries}, q + i, s + i, shared + i, keys, values, ${scale}, ${ownArgs}, ${out}, ${this.#heads * valueWidth});`;
+    return `attend_${width}_${valueWidth}(${queries}, ${groups}, ${at("q")}, ${at("s")}, ${at("shared")}, ${common}, ${scale}, ${ownArgs}, ${at("out")});`;
   }
 
   #rowElements(state: number): Dim {

@@ -53,7 +53,7 @@ INLINE void attend_masked_${shape.width}_${shape.valueWidth}(const int queries, 
     shortest = visible[i] < shortest ? visible[i] : shortest;
   }
   const int64_t blocks = (longest + 15) / 16;
-  ${scores}(queries, q, keys, blocks, 0, visible, scale, s, top, 0);
+  ${scores}(queries, 1, q, keys, &blocks, visible, scale, s, top, 0);
   const int whole = of_one_group(groups, longest, group);
   for (int i = 0; i < queries; i++) {
     if (!whole) hide_groups(s[i], blocks, groups, group, top[i]);
@@ -66,11 +66,11 @@ INLINE void attend_masked_${shape.width}_${shape.valueWidth}(const int queries, 
       for (to = whole ? longest : from + 1; to < longest && groups[to] == groups[from]; to++) {}
       if (groups[from] != group) continue;
       const int64_t common = to < shortest ? to : shortest;
-      if (from < common) ${weigh}(queries, (const float *const *)s, values, from, common, sum, column, 0);
+      if (from < common) ${weigh}(queries, 1, (const float *const *)s, values, from, &common, sum, column, 0);
       for (int i = 0; i < queries; i++) {
         const float *one = s[i];
         const int64_t first = from < common ? common : from, last = to < visible[i] ? to : visible[i];
-        if (first < last) ${weigh}(1, &one, values, first, last, sum + i, column, 0);
+        if (first < last) ${weigh}_one(&one, values, first, last, sum + i, column);
       }
     }
     for (int i = 0; i < queries; i++) ${store}(out + i * outStride, sum[i], column);

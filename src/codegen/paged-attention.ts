@@ -38,7 +38,7 @@ INLINE int64_t ${scores}_paged(const float *q, const struct pages *pages, int64_
   for (int64_t b = 0; b < blocks; b++) {
     const int64_t visible = end - 16 * b;
     float *const scored = s + 16 * b;
-    ${scores}_tile(1, 1, 0, &q, pages->keys + page_place(pages, b) * ${width * keyLanes}, 0, dead - 16 * b, &visible, scale, &scored, top, (struct soon){0});
+    ${scores}_tile(1, 1, 0, &q, pages->keys + page_place(pages, b) * ${width * keyLanes}, 0, dead - 16 * b, &visible, scale, &scored, top, (struct soon){0}, (struct soon){0});
   }
   return blocks;
 }
@@ -48,7 +48,7 @@ INLINE void ${weigh}_paged(const float *s, const struct pages *pages, int64_t fr
   for (int64_t b = from / 16; 16 * b < to; b++) {
     const float *const weights = s + 16 * b;
     const int64_t first = from > 16 * b ? from - 16 * b : 0, last = to < 16 * b + 16 ? to - 16 * b : 16;
-    ${weigh}(1, &weights, pages->values + page_place(pages, b) * ${keyLanes * stored}, first, last, sum, column, 0);
+    ${weigh}_one(&weights, pages->values + page_place(pages, b) * ${keyLanes * stored}, first, last, sum, column);
   }
 }
 `,
