@@ -1,6 +1,6 @@
 /** Measurements that overlap divide the time between them: their sum is the time that passed while any was under way. */
 import { describe, expect, it } from "vitest";
-import { SharedTime } from "../src/trace/shared-time.js";
+import { SharedTime } from "../src/runtime/shared-time.js";
 
 function clock(): { readonly time: SharedTime; at: (now: number) => void } {
   let now = 0;

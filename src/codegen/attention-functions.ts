@@ -81,6 +81,7 @@ struct ahead {
 };
 INLINE void begin_ahead(struct ahead *ahead, int64_t turns, int64_t steps) {
   int64_t lines = 0;
+  ahead->query = ahead->line = 0;
   for (int64_t i = 0; i < ahead->queries; i++) lines += ahead->lines[i];
   const int64_t pace = (lines + turns - 1) / turns;
   ahead->pace = pace < steps ? pace : steps;
@@ -111,7 +112,7 @@ function scoreFunctions(shape: AttentionShape): string {
   const count = parts === 1 ? "blocks" : `blocks * ${parts}`;
   const key =
     parts === 1 ? `keys + ((b + j) * ${width} + d) * 16` : `keys + ((b + j / ${parts}) * ${width} + d) * 16 + j % ${parts} * ${lanes}`;
-  const rest = `      for (; b < end; b++) ${scores}_tile(${queryGroup}, 1, 0, q + i, keys, b, 0, visible + i, scale, s + i, top + i, next, soon);\n`;
+  const rest = `      else for (; b < blocks[g] && b < (pass + 1) * ${wide.joint}; b++) ${scores}_tile(${queryGroup}, 1, 0, q + i, keys, b, 0, visible + i, scale, s + i, top + i, next, soon);\n`;
   return `/* Sixteen scores from position \`first\` on, scaled and hidden where dead or not visible. */
 INLINE void ${scores}_place(const ${type} *sum, int64_t first, int64_t dead, int64_t visible, float scale, float *s, ${type} *top) {
   float *const scored = s + first;
@@ -184,11 +185,10 @@ INLINE void ${scores}_groups(const int asks, int64_t groups, const float *const 
   for (int64_t pass = 0; pass < passes; pass++)
     for (int64_t g = 0, i = 0; g < groups; g++, i += ${queryGroup}) {
       int64_t b = pass * ${wide.joint};
-      const int64_t end = b + ${wide.joint} < blocks[g] ? b + ${wide.joint} : blocks[g];
       const struct soon next = {(const char *)(keys + (b + ${wide.joint}) * ${16 * width} + g * share * 16), stride};
       struct soon soon = {0};
       if (asks) soon = soon_ahead(ahead);
-      for (; b + ${wide.joint} <= end; b += ${wide.joint}) ${scores}_tile(${queryGroup}, ${wide.joint}, asks, q + i, keys, b, 0, visible + i, scale, s + i, top + i, next, soon);
+      if (b + ${wide.joint} <= blocks[g]) ${scores}_tile(${queryGroup}, ${wide.joint}, asks, q + i, keys, b, 0, visible + i, scale, s + i, top + i, next, soon);
 ${wide.joint === 1 ? "" : rest}    }
 }
 OUTLINE void ${scores}_group(int64_t groups, const float *const *q, const float *keys, const int64_t *blocks, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
@@ -244,10 +244,6 @@ function weighFunctions(shape: AttentionShape): string {
   const { weigh, store } = names(shape);
   const { type, form, lanes, parts } = registers(shape);
   const step = Math.min(together[shape.isa].values, vectors);
-  const ask = `for (int v = 0; v < step; v += ${parts}, next.from += next.stride, soon.from += soon.stride) {
-          __builtin_prefetch(next.from, 0, 2);
-          if (asks) __builtin_prefetch(soon.from, 0, 2);
-        }`;
   return `/* sum[i] += s[i][k] * value row k, for keys from .. to - 1 ascending. A group asks for \`next\`, and for \`soon\` where it \`asks\`. */
 INLINE void ${weigh}_any(const int queries, const int step, const int asks, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column, struct soon next, struct soon soon) {
 #pragma GCC unroll 1
@@ -264,7 +260,10 @@ INLINE void ${weigh}_any(const int queries, const int step, const int asks, cons
       for (int v = 0; v < step; v++) value[v] = load_${form}(row + ${lanes} * v);
       if (queries > 1)
 #pragma GCC unroll ${vectors}
-        ${ask}
+        for (int v = 0; v < step; v += ${parts}, next.from += next.stride, soon.from += soon.stride) {
+          __builtin_prefetch(next.from, 0, 2);
+          if (asks) __builtin_prefetch(soon.from, 0, 2);
+        }
 #pragma GCC unroll ${queryGroup}
       for (int i = 0; i < queries; i++) {
         const ${type} p = splat_${form}(s[i][k]);
@@ -344,10 +343,13 @@ INLINE void attend_${shape.width}_${shape.valueWidth}(const int queries, int64_t
     }
     blocks[g] = (longest + 15) / 16;
   }
-  int64_t ownBlocks[${most}] = {0}, dead[${most}] = {0}, visible[${most}] = {0};
-  float *own[${most}] = {0};
-  struct ahead ownKeysAhead = {.queries = n}, ownValuesAhead = {.queries = n};
-  for (int64_t i = 0; i < n && length; i++) {
+  int64_t ownBlocks[${most}], dead[${most}], visible[${most}];
+  float *own[${most}];
+  struct ahead ownKeysAhead, ownValuesAhead;
+  ownKeysAhead.queries = ownValuesAhead.queries = n;
+  for (int64_t i = 0; i < n; i++) {
+    ownBlocks[i] = 0;
+    if (!length) continue;
     const int64_t base = shared[i] / 16 * 16;
     dead[i] = shared[i] - base;
     visible[i] = length[i] - base;

@@ -12,7 +12,7 @@ import { Answers, collectOutputs, type MakeValue, type TracedOutputs } from "./o
 import { buffersOf, sizesOf } from "./plan.js";
 import type { CompileCounters } from "./report.js";
 import { mutableStates, refuseWhileRunning } from "./run-order.js";
-import { compileTime } from "./shared-time.js";
+import { compileTime } from "./compile-time.js";
 import type { Call } from "./specialization.js";
 import { State } from "./state.js";
 import { Tracer, withTracer, type Segment } from "./tracer.js";

@@ -8,7 +8,7 @@ import { AutotuneExecutable, hasSchedules, lowerUsual } from "./autotune/executa
 import { CheckedExecutable, type CheckCounts, type LoadedGraph } from "./check.js";
 import { lowerGraph, type Mode } from "./lower.js";
 import type { CompileCounters } from "./report.js";
-import { compileTime } from "./shared-time.js";
+import { compileTime } from "./compile-time.js";
 
 type Stage = "lower" | "build" | "search";
 

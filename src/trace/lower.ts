@@ -11,7 +11,7 @@ import { fuseKernels } from "../passes/fuse.js";
 import { materialise } from "../passes/materialise.js";
 import { announceProgram, isHeard, programKey } from "./ahead.js";
 import { ProgramRecord } from "./program-records.js";
-import { scheduleKernels, type ChooseSchedule } from "../passes/schedule-kernels.js";
+import { scheduleKernels, type ChooseSchedule, type ScheduledKernels } from "../passes/schedule-kernels.js";
 import { pruneRows } from "../passes/prune-rows.js";
 import { dropDeadNodes } from "../passes/simplify.js";
 import type { CompiledGraph, Device } from "../runtime/device.js";
@@ -170,27 +170,30 @@ export function lowerOpen(traced: Graph, device: Device, mode: Mode): OpenGraph 
   };
 }
 
+/** Scheduled kernels one after the other, as a program of their own whose inputs lie in memory like the whole graph's. */
+function inTurn({ graph, kernels }: Prepared, parts: readonly ScheduledKernels[]): KernelGraph {
+  return {
+    graph: { ...graph, outputs: [] },
+    kernels: parts.flatMap((part) => part.kernels),
+    schedules: new Map(parts.flatMap((part) => [...part.schedules])),
+    stored: new Set(kernels.flatMap(kernelNodes)),
+  };
+}
+
 function trialsOf(
-  { graph, kernels }: Prepared,
+  prepared: Prepared,
   members: readonly Kernel[],
   schedules: readonly (KernelSchedule | undefined)[],
   device: Device,
 ): Trial[] {
   const [first] = members as readonly [Kernel];
   const own = (part: KernelGraph): Program => buildProgram(part, device.target);
-  const stored = new Set(kernels.flatMap(kernelNodes));
   const parts = schedules.map((schedule) => {
     const clone = (kernel: Kernel): Kernel => ({ ...kernel });
     // The number of threads is that of the launch with most parts, which for rows is the usual one.
     const warm = scheduleKernels([clone(first)], () => (first.kind === "rows" ? undefined : schedule));
     const timed = scheduleKernels(members.map(clone), () => schedule);
-    return {
-      graph: { ...graph, outputs: [] },
-      kernels: [...warm.kernels, ...timed.kernels],
-      schedules: new Map([...warm.schedules, ...timed.schedules]),
-      stored,
-      before: warm.kernels.length,
-    };
+    return { ...inTurn(prepared, [warm, timed]), before: warm.kernels.length };
   });
   const programs = first.kind === "contraction" ? inTwoFiles(kernelName(first), parts, schedules, device) : parts.map(own);
   return parts.map(({ graph: part, before }, index) => ({
@@ -201,20 +204,15 @@ function trialsOf(
 }
 
 function inOrderOf(
-  { graph, kernels }: Prepared,
+  prepared: Prepared,
   members: readonly number[],
   choose: (member: number) => KernelSchedule | undefined,
   device: Device,
 ): OrderedTrial {
-  const parts = members.map((member) => scheduleKernels([{ ...(kernels[member] as Kernel) }], () => choose(member)));
+  const parts = members.map((member) => scheduleKernels([{ ...(prepared.kernels[member] as Kernel) }], () => choose(member)));
   const starts = [0];
   for (const part of parts) starts.push((starts[starts.length - 1] as number) + part.kernels.length);
-  const part = {
-    graph: { ...graph, outputs: [] },
-    kernels: parts.flatMap((one) => one.kernels),
-    schedules: new Map(parts.flatMap((one) => [...one.schedules])),
-    stored: new Set(kernels.flatMap(kernelNodes)),
-  };
+  const part = inTurn(prepared, parts);
   return { compiled: { graph: part.graph, program: waitingAtTheEnd(buildProgram(part, device.target)), reuse: false }, starts };
 }
 

@@ -12,6 +12,7 @@ import type {
   RecordedRuns,
   StateBuffer,
 } from "../device.js";
+import { SharedTime } from "../shared-time.js";
 import { Bundle, writeBundle } from "./bundle.js";
 import type { NativeLibrary } from "./contract.js";
 import { NativeError } from "./errors.js";
@@ -29,9 +30,8 @@ export class NativeDevice implements Device {
   readonly #recorder = new RunRecorder();
   readonly records?: DeviceRecords;
   #milliseconds = 0;
-  /** Programs being loaded; while any is, time counts once. */
-  #loading = 0;
-  #loadingSince = 0;
+  /** Programs that are built at once divide the time between them. */
+  readonly #building = new SharedTime();
 
   /** Throws NativeError when the runtime can neither be built nor taken from the cache. */
   constructor(options: DeviceOptions = {}) {
@@ -88,19 +88,21 @@ export class NativeDevice implements Device {
   }
 
   async load(compiled: CompiledGraph): Promise<Executable> {
-    if (this.#loading++ === 0) this.#loadingSince = performance.now();
+    const end = this.#building.begin();
     try {
       return this.#executable(compiled, await this.#library.build(compiled.program.sources));
     } finally {
-      if (--this.#loading === 0) this.#milliseconds += performance.now() - this.#loadingSince;
+      this.#milliseconds += end();
     }
   }
 
   loadSync(compiled: CompiledGraph): Executable {
-    const start = performance.now();
-    const entries = this.#library.buildSync(compiled.program.sources);
-    if (this.#loading === 0) this.#milliseconds += performance.now() - start;
-    return this.#executable(compiled, entries);
+    const end = this.#building.begin();
+    try {
+      return this.#executable(compiled, this.#library.buildSync(compiled.program.sources));
+    } finally {
+      this.#milliseconds += end();
+    }
   }
 
   #executable(compiled: CompiledGraph, entries: ReadonlyMap<string, number>): Executable {

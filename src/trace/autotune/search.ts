@@ -61,7 +61,7 @@ class FamilySearch {
     return this.#members[0] as Kernel;
   }
 
-  get #over(): boolean {
+  get #closing(): boolean {
     return this.request.closing();
   }
 
@@ -119,7 +119,7 @@ class FamilySearch {
   *#rounds(contenders: readonly Contender[], rounds: number): Search<boolean> {
     for (let round = 0; round < rounds; round++) {
       for (const { executable, trial, times } of round % 2 === 0 ? contenders : [...contenders].reverse()) {
-        if (this.#over) return false;
+        if (this.#closing) return false;
         times.push((yield { kind: "time", executable, trial }) as number);
       }
     }

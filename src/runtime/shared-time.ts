@@ -27,6 +27,3 @@ export class SharedTime {
     this.#settled = now;
   }
 }
-
-/** All compiling of this process: programs that are compiled at once divide the time between them. */
-export const compileTime = new SharedTime();
