@@ -341,6 +341,11 @@ static uint32_t gate_add(Gate *gate, uint32_t delta) {
 
 /* ---- Pool: one parallel region at a time; whoever calls is thread 0 ------------------------------------------------------------ */
 
+/* Bytes before a thread's scratch; the last 8 are a word that a kernel may use, -1 again at the start of every step. */
+enum { SCRATCH_HEAD = 64 };
+
+static inline void forget_kept(char *scratch) { ((int64_t *)(void *)scratch)[-1] = -1; }
+
 typedef struct {
   Gate start; /* bumped once per region this worker takes part in */
   char *scratch;
@@ -466,6 +471,7 @@ static void execute_steps(const Region *region, int thread) {
       stop_region();
       return;
     }
+    forget_kept(scratch);
     if (threads == 1 || (step->flags & SERIAL)) {
       if (thread == 0 && step->units > 0) step->entry(step->pointers, step->numbers, 0, step->units, scratch);
     } else {
@@ -551,11 +557,12 @@ static int useful_threads(const Step *steps, int64_t count, int64_t asked) {
 static bool provide_scratch(int threads, int64_t bytes) {
   for (int t = 0; t < threads; t++) {
     Seat *seat = &pool.seats[t];
-    if (seat->scratchBytes >= bytes) continue;
-    if (seat->scratch) tg_free((int64_t)(intptr_t)seat->scratch, seat->scratchBytes, 0);
-    seat->scratch = (char *)(intptr_t)tg_allocate(bytes, 0);
-    seat->scratchBytes = seat->scratch ? bytes : 0;
-    if (!seat->scratch) return false;
+    if (seat->scratch && seat->scratchBytes >= bytes) continue;
+    if (seat->scratch) tg_free((int64_t)(intptr_t)(seat->scratch - SCRATCH_HEAD), seat->scratchBytes + SCRATCH_HEAD, 0);
+    char *const area = (char *)(intptr_t)tg_allocate(bytes + SCRATCH_HEAD, 0);
+    seat->scratch = area ? area + SCRATCH_HEAD : NULL;
+    seat->scratchBytes = area ? bytes : 0;
+    if (!area) return false;
   }
   return true;
 }

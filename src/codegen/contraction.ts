@@ -107,7 +107,8 @@ export class ContractionEmitter {
       this.#emitDeep(kernel.segments[0] as ContractionSegment);
       return;
     }
-    if (area) writer.line("int64_t prepared = -1;");
+    // What lies in scratch stays there for the further pieces of the launch that this thread computes.
+    if (area) writer.line("int64_t *const prepared = (int64_t *)scratch - 1;");
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
       const place =
         inner === "panels"
@@ -116,10 +117,10 @@ export class ContractionEmitter {
       writer.line(`const int64_t ${place}, first = block * tall;`);
       writer.line(`const int64_t count = ${rows} - first < tall ? ${rows} - first : tall;`);
       if (area) {
-        writer.block(`if (block != prepared${this.#spread ? ` && count > ${fewRows}` : ""})`, () => {
+        writer.block(`if (block != *prepared${this.#spread ? ` && count > ${fewRows}` : ""})`, () => {
           if (this.#spread) this.#emitCopy(area);
           else this.#emitPrologue(area);
-          writer.line("prepared = block;");
+          writer.line("*prepared = block;");
         });
       }
       const x = this.#operand(area);

@@ -21,7 +21,8 @@ export interface KernelSource {
 /**
  * Kernel signature in C:
  * `void NAME(char *const *pointers, const int64_t *numbers, int64_t begin, int64_t end, char *scratch)`
- * Computes units [begin, end). `scratch` is private to the calling thread, 64-byte aligned. Pure: no mutable statics, frames under 16 KB.
+ * Computes units [begin, end). `scratch` is private to the calling thread, 64-byte aligned, and keeps its content between the calls of one step; the 64-bit word
+ * before it is -1 when a step begins, for the kernel to say what it has left there. Pure: no mutable statics, frames under 16 KB.
  */
 export const stepLayout = {
   /** Bytes of one step row; all fields are 64-bit. */
