@@ -15,7 +15,20 @@ import { RowEmitter } from "./rows.js";
 import { fitsTarget, usualContractionSchedule } from "./schedule.js";
 import { iterationOf, StepPlanner, type Step } from "./steps.js";
 import { storedAs, storedForms, storedSuffix } from "./stored.js";
-import { highStep, lineBytes, lowDepth, lowRows, panelColumns, panelsOf, tileFunctions, tileOf, tileSuffix } from "./tiles.js";
+import {
+  highStep,
+  lastColumns,
+  lineBytes,
+  lowDepth,
+  lowRows,
+  panelColumns,
+  panelsOf,
+  stripColumns,
+  stripRows,
+  tileFunctions,
+  tileOf,
+  tileSuffix,
+} from "./tiles.js";
 import { cType, type KernelWriter } from "./writer.js";
 
 /** Distance of copied rows: rows a multiple of 4 KB apart would all fall into the same few sets of the caches. */
@@ -65,7 +78,14 @@ export class ContractionEmitter {
   }
 
   get functions(): string[] {
-    return storedForms(this.kernel).flatMap((stored) => tileFunctions(this.isa, tileOf(this.schedule), this.#suffix, this.#cut, stored));
+    return storedForms(this.kernel).flatMap((stored) =>
+      tileFunctions(this.isa, tileOf(this.schedule), this.#suffix, { cut: this.#cut, strips: this.#strips }, stored),
+    );
+  }
+
+  /** A segment's last panel is computed in part. */
+  get #strips(): boolean {
+    return !this.#deep && this.kernel.segments.some(({ width }) => lastColumns(width) < panelColumns);
   }
 
   /** The inner axis is taken up in pieces, panel by panel. */
@@ -113,7 +133,7 @@ export class ContractionEmitter {
       const place =
         inner === "panels"
           ? `block = unit / ${this.#panels}, panel = unit % ${this.#panels}`
-          : "block = unit % blocks, panel = unit / blocks";
+          : `block = unit % blocks, panel = unit / blocks`;
       writer.line(`const int64_t ${place}, first = block * tall;`);
       writer.line(`const int64_t count = ${rows} - first < tall ? ${rows} - first : tall;`);
       if (area) {
@@ -267,20 +287,29 @@ export class ContractionEmitter {
 
   #emitSegment(segment: ContractionSegment, firstPanel: number, x: XAddress, packed: string | undefined): void {
     const { writer } = this;
-    const { tileRows } = this.schedule;
     const panel = firstPanel === 0 ? "panel" : `(panel - ${firstPanel})`;
-    const panelBytes = this.#depth * panelColumns;
-    const weights = segment.contractions.map((node) => this.#weight(node, panel, panelBytes, packed));
+    const panelElements = this.#depth * panelColumns;
+    const weights = segment.contractions.map((node) => this.#weight(node, panel, panelElements, packed));
     writer.line(`const int64_t column0 = ${panel} * ${panelColumns};`);
-    if (this.#cut) {
-      this.#emitCut(segment, x, weights);
-      return;
-    }
+    const last = lastColumns(segment.width);
+    if (last < panelColumns)
+      writer.line(`const int64_t columns = column0 + ${panelColumns} <= ${segment.width} ? ${panelColumns} : ${last};`);
+    if (this.#cut) this.#emitCut(segment, x, weights);
+    else this.#emitUncut(segment, x, weights);
+  }
+
+  #emitUncut(segment: ContractionSegment, x: XAddress, weights: readonly string[]): void {
+    const { writer } = this;
+    const { tileRows } = this.schedule;
     segment.contractions.forEach((_, index) =>
       writer.line(`float sums${index}[${tileRows} * ${panelColumns}] __attribute__((aligned(64)));`),
     );
-    writer.block(`for (int64_t m = 0; m < count; m += ${tileRows})`, () => {
-      writer.line(`const int64_t height = count - m < ${tileRows} ? count - m : ${tileRows};`);
+    const last = lastColumns(segment.width);
+    const strips = last < panelColumns;
+    const most = strips ? "most" : String(tileRows);
+    if (strips) writer.line(`const int64_t most = columns == ${panelColumns} ? ${tileRows} : ${stripRows(tileOf(this.schedule))};`);
+    writer.block(`for (int64_t m = 0; m < count; m += ${most})`, () => {
+      writer.line(`const int64_t height = count - m < ${most} ? count - m : ${most};`);
       const suffixes = segment.contractions.map((contraction) => storedSuffix(storedAs(contraction)) + this.#suffix);
       const call = (name: string, lead: string): string =>
         weights
@@ -289,6 +318,7 @@ export class ContractionEmitter {
               `${name}${suffixes[index]}(${lead}${x.pointer} + m * ${x.stride}, ${x.stride}, ${weight}, ${this.#depth}, sums${index}, 0);`,
           )
           .join(" ");
+      if (strips) writer.line(`if (columns == ${last}) { ${call("tile_strips", `height, ${last}, `)} } else`);
       writer.line(`if (m > 0 && height == ${tileRows}) { ${call("tile_full", "")} }`);
       writer.line(`else { ${call("tile", "height, ")} }`);
       writer.block("for (int64_t i = 0; i < height; i++)", () => this.#emitEpilogue(segment));
@@ -301,7 +331,50 @@ export class ContractionEmitter {
    */
   #emitCut(segment: ContractionSegment, x: XAddress, weights: readonly string[]): void {
     const { writer } = this;
-    const { tileRows, tileColumns, chunkDepth, blockRows } = this.schedule;
+    const { blockRows } = this.schedule;
+    weights.forEach((_, index) => {
+      const area = (this.#sums[index] ??= writer.scratch(blockRows * panelColumns));
+      writer.line(`float *const sums${index} = ${area};`);
+    });
+    const last = lastColumns(segment.width);
+    if (last < panelColumns) {
+      writer.block(`if (columns == ${last})`, () => this.#emitStrips(segment, last, x, weights));
+      writer.block("else", () => this.#emitPieces(segment, x, weights));
+    } else this.#emitPieces(segment, x, weights);
+    writer.line("const int64_t m = 0;");
+    writer.block("for (int64_t i = 0; i < count; i++)", () => this.#emitEpilogue(segment));
+  }
+
+  /** The sums of a panel's first `columns`, in pieces that take as long as those of whole panels. */
+  #emitStrips(segment: ContractionSegment, columns: number, x: XAddress, weights: readonly string[]): void {
+    const { writer } = this;
+    const most = stripRows(tileOf(this.schedule));
+    const [piece, strips] = [(lowDepth * panelColumns) / columns, columns / stripColumns];
+    writer.line(`const int64_t step = (count + ${most - 1}) / ${most} * ${strips};`);
+    weights.forEach((weight, index) => {
+      const stored = storedAs(segment.contractions[index] as Node);
+      const following = weights[index + 1] ?? `${weights[0] as string} + ${this.#depth * panelColumns}`;
+      writer.block(`for (int64_t k = 0; k < ${this.#depth}; k += ${piece})`, () => {
+        writer.line(`const int64_t part = ${this.#depth} - k < ${piece} ? ${this.#depth} - k : ${piece};`);
+        writer.line(`const ${cType[stored]} *const w = ${weight} + k * ${panelColumns};`);
+        writer.line(
+          `const char *next = part < ${this.#depth} - k ? (const char *)(w + part * ${panelColumns}) : (const char *)(${following});`,
+        );
+        writer.block(`for (int64_t m = 0; m < count; m += ${most})`, () => {
+          writer.line(`const int64_t height = count - m < ${most} ? count - m : ${most};`);
+          writer.line(
+            `piece_strips${storedSuffix(stored) + this.#suffix}(height, ${columns}, step, ${x.pointer} + m * ${x.stride} + k, ${x.stride}, w, part, sums${index} + m * ${panelColumns}, k > 0, next, 1);`,
+          );
+          writer.line(`next += (part + step - 1) / step * ${strips * panelColumns * dtypes[stored].bytes};`);
+        });
+      });
+    });
+  }
+
+  /** The sums of a whole panel, piece by piece. */
+  #emitPieces(segment: ContractionSegment, x: XAddress, weights: readonly string[]): void {
+    const { writer } = this;
+    const { tileRows, tileColumns, chunkDepth } = this.schedule;
     const low = lowRows(tileOf(this.schedule), isaTable[this.isa].tile.lanes);
     writer.line(`const int64_t piece = count > ${fewRows} ? ${chunkDepth} : ${Math.min(chunkDepth, lowDepth)};`);
     writer.line(`const int64_t high = count > ${fewRows} ? count / ${tileRows} * ${tileRows} : 0;`);
@@ -309,9 +382,7 @@ export class ContractionEmitter {
     weights.forEach((weight, index) => {
       const stored = storedAs(segment.contractions[index] as Node);
       const suffix = storedSuffix(stored) + this.#suffix;
-      const area = (this.#sums[index] ??= writer.scratch(blockRows * panelColumns));
       const following = weights[index + 1] ?? `${weights[0] as string} + ${this.#depth * panelColumns}`;
-      writer.line(`float *const sums${index} = ${area};`);
       writer.block(`for (int64_t k = 0; k < ${this.#depth}; k += piece)`, () => {
         writer.line(`const int64_t part = ${this.#depth} - k < piece ? ${this.#depth} - k : piece;`);
         writer.line(`const ${cType[stored]} *const w = ${weight} + k * ${panelColumns};`);
@@ -344,8 +415,6 @@ export class ContractionEmitter {
         });
       });
     });
-    writer.line("const int64_t m = 0;");
-    writer.block("for (int64_t i = 0; i < count; i++)", () => this.#emitEpilogue(segment));
   }
 
   /** The lines that the epilogue will write are asked for while the last piece is computed: rows lie too far apart for the processor to see it coming. */
@@ -401,10 +470,11 @@ export class ContractionEmitter {
     emitter.prepare();
     emitter.prepareColumns();
     const tail = segment.width % 16;
-    const columns = `column0 + ${panelColumns} <= ${segment.width} ? ${panelColumns} : ${segment.width - tail} - column0`;
-    writer.block(`for (int64_t j = 0; j < (${columns}); j += 16)`, () => this.#emitLanes(emitter, sums, 16));
+    const most = lastColumns(segment.width) < panelColumns && !this.#deep ? "columns" : panelColumns;
+    const whole = `column0 + ${most} <= ${segment.width} ? ${most} : ${segment.width - tail} - column0`;
+    writer.block(`for (int64_t j = 0; j < (${whole}); j += 16)`, () => this.#emitLanes(emitter, sums, 16));
     if (tail !== 0) {
-      writer.block(`if (column0 + ${panelColumns} > ${segment.width})`, () => {
+      writer.block(`if (column0 + ${most} > ${segment.width})`, () => {
         writer.line(`const int64_t j = ${segment.width - tail} - column0;`);
         this.#emitLanes(emitter, sums, tail);
       });

@@ -1,4 +1,5 @@
 /** The accumulator tiles of contractions as C functions: rows times columns of a panel, one fma chain per output. Must not know kernels or where x comes from. */
+import { dtypes } from "../ir/dtype.js";
 import type { ContractionSchedule } from "../ir/schedule.js";
 import { formOf } from "./c-scalar.js";
 import { isaTable, type TargetIsa } from "./helpers.js";
@@ -10,6 +11,13 @@ import { cType } from "./writer.js";
 export const panelColumns = 48;
 
 export const panelsOf = (width: number): number => Math.ceil(width / panelColumns);
+
+/** Columns that a last panel which is not full is computed in multiples of: those after them hold nothing but padding. */
+export const stripColumns = 16;
+
+/** Columns of a row's last panel that are computed; all of them in most widths. */
+export const lastColumns = (width: number): number =>
+  Math.ceil((width - (panelsOf(width) - 1) * panelColumns) / stripColumns) * stripColumns;
 
 export interface Tile {
   readonly rows: number;
@@ -52,6 +60,9 @@ const indented = (text: string): string => text.replace(/^(?=[^#\n])/gm, "  ");
 export const lowRows = (tile: Tile, lanes: number): number =>
   Array.from({ length: tile.rows }, (_, index) => tile.rows - index).find((rows) => columnsOf(rows, tile, lanes) === panelColumns) ?? 1;
 
+/** Most rows whose accumulators for a strip fit where the full tile's do. */
+export const stripRows = (tile: Tile): number => Math.max(1, Math.min(tile.rows, Math.floor((tile.rows * tile.columns) / stripColumns)));
+
 /** C text of one k of a tile: `load` and `fetch` of vector v of the weights. */
 function oneStep(isa: TargetIsa, tile: Tile, load: string, fetch: string): string {
   const { lanes, held } = isaTable[isa].tile;
@@ -83,11 +94,16 @@ ${indented(fetch)}${indented(indented(forRows))} sum[m][v] = fma_${form}(x[m], w
 }`;
 }
 
-/**
- * The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each; where the inner axis is `cut`, the forms for pieces of it. Weights stored as
- * bf16 are widened, which is exact, as they are loaded.
- */
-export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, cut: boolean, stored: Stored): string[] {
+/** Which forms of the tile a kernel calls. */
+export interface TileForms {
+  /** The inner axis is taken up in pieces. */
+  readonly cut: boolean;
+  /** A last panel is computed in part. */
+  readonly strips: boolean;
+}
+
+/** The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. Weights stored as bf16 are widened, which is exact, as they are loaded. */
+export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, { cut, strips }: TileForms, stored: Stored): string[] {
   const { rows, prefetchBytes } = tile;
   const { lanes } = isaTable[isa].tile;
   const vectors = columnsOf(1, tile, lanes) / lanes;
@@ -116,15 +132,30 @@ ${byHeight(lowRows(tile, lanes), "2, step, ahead, lines")}
 }
 ${head} piece_full${suffix}(${operands}, const char *ahead, int64_t lines) { ${call(rows, false, `3, ${highStep}, ahead, lines`)} }
 `;
+  const ofStrips = (fetch: string): string => `{
+  switch (rows) {
+${Array.from(
+  { length: stripRows(tile) },
+  (_, index) =>
+    `    case ${index + 1}: accumulate${suffix}(a, stride, b, depth, out, carry, ${index + 1}, ${stripColumns}, width, ${fetch}); break;\n`,
+).join("")}  }
+}
+`;
+  const parts = `/* The first columns of a panel that is not full. */
+${
+  cut
+    ? `${head} piece_strips${suffix}(int64_t rows, int64_t width, int64_t step, ${operands}, const char *ahead, int64_t lines) ${ofStrips("4, step, ahead, lines")}`
+    : `${head} tile_strips${suffix}(int64_t rows, int64_t width, ${operands}) ${ofStrips("1, depth, 0, 0")}`
+}`;
   const each =
     prefetchBytes > 0 ? `  if (fetch == 1) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n` : "";
   const accumulate = `/*
  * out[m][0 .. width - 1] = sum over k of a[m][k] * b[k][0 .. width - 1], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs
- * ahead across panel ends (1), takes lines of what comes next every \`step\` k (2), or also the next rows of a and out (3).
+ * ahead across panel ends (1), takes lines of what comes next every \`step\` k (2), or also the next rows of a and out (3), or only the strips' own lines (4).
  */
-INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int width, const int fetch, int64_t step, const char *ahead, int64_t lines) {
+INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int64_t width, const int fetch, int64_t step, const char *ahead, int64_t lines) {
   const int vectors = columns / ${lanes};
-  for (int column = 0; column < width; column += columns) {
+  for (int64_t column = 0; column < width; column += columns) {
     ${type} sum[${rows}][${vectors}];
 #pragma GCC unroll ${rows}
     for (int m = 0; m < rows; m++)
@@ -135,7 +166,12 @@ INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, 
       for (int m = 0; m < rows; m++) __builtin_prefetch(out + (rows + m) * ${panelColumns}, 0, 3);
     for (int64_t from = 0; from < depth; from += step) {
       const int64_t to = from + step < depth ? from + step : depth;
-      if (fetch >= 2)
+      if (fetch == 4)
+        for (int64_t fetched = 0; fetched < lines; fetched++, ahead += ${panelColumns * dtypes[stored].bytes}) {
+          __builtin_prefetch(ahead, 0, 3);
+          __builtin_prefetch(ahead + (width - ${stripColumns}) * ${dtypes[stored].bytes}, 0, 3);
+        }
+      else if (fetch >= 2)
         for (int64_t fetched = 0; fetched < lines; fetched++, ahead += ${lineBytes}) __builtin_prefetch(ahead, 0, fetch == 3 ? 2 : 3);
       if (fetch == 3)
 #pragma GCC unroll ${rows}
@@ -152,5 +188,5 @@ ${indented(indented(indented(indented(oneStep(isa, tile, `${stored === "f32" ? "
   }
 }
 `;
-  return [accumulate, cut ? pieces : uncut];
+  return [accumulate, cut ? pieces : uncut, ...(strips ? [parts] : [])];
 }
