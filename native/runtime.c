@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 enum { DONE = 0, ABORTED = 1, OUT_OF_MEMORY = -1 };
-enum { BARRIER = 1, SERIAL = 2 };
+enum { BARRIER = 1, SERIAL = 2, DIVISIBLE = 4 };
 enum { MAXIMUM_THREADS = 256, WORKER_STACK = 2 << 20, DISPATCHER_STACK = 8 << 20 };
 
 typedef void (*Kernel)(char *const *pointers, const int64_t *numbers, int64_t begin, int64_t end, char *scratch);
@@ -435,12 +435,21 @@ static bool pass_barrier(const Region *region, int thread) {
   return !atomic_load(&pool.stop);
 }
 
-static inline int64_t grain_of(const Step *step) { return step->grain > 0 ? step->grain : 1; }
+/* Units that one thread takes together. A divisible grain is only a wish: it is halved until every thread can have two of it. */
+static inline int64_t grain_of(const Step *step, int64_t threads) {
+  int64_t grain = step->grain > 0 ? step->grain : 1;
+  if (step->flags & DIVISIBLE)
+    while (grain > 1 && step->units < 2 * threads * grain) grain /= 2;
+  return grain;
+}
 
-static inline int64_t chunks_of(const Step *step) { return (step->units + grain_of(step) - 1) / grain_of(step); }
+static inline int64_t chunks_of(const Step *step, int64_t threads) {
+  const int64_t grain = grain_of(step, threads);
+  return (step->units + grain - 1) / grain;
+}
 
-static void run_chunks(const Step *step, int64_t from, int64_t to, char *scratch) {
-  int64_t begin = from * grain_of(step), end = to * grain_of(step);
+static void run_chunks(const Step *step, int64_t grain, int64_t from, int64_t to, char *scratch) {
+  int64_t begin = from * grain, end = to * grain;
   if (end > step->units) end = step->units;
   if (begin < end) step->entry(step->pointers, step->numbers, begin, end, scratch);
 }
@@ -450,13 +459,13 @@ static void run_chunks(const Step *step, int64_t from, int64_t to, char *scratch
  * taken from it for a while, takes more of it. Which thread computes a unit never changes what it computes.
  */
 static void share_step(Step *step, int64_t thread, int64_t threads, char *scratch) {
-  const int64_t chunks = chunks_of(step), open = chunks / 4, dealt = chunks - open;
+  const int64_t grain = grain_of(step, threads), chunks = chunks_of(step, threads), open = chunks / 4, dealt = chunks - open;
   /* Rounded up: what cannot be shared is done by the thread that called, which is awake. */
-  run_chunks(step, (dealt * thread + threads - 1) / threads, (dealt * (thread + 1) + threads - 1) / threads, scratch);
+  run_chunks(step, grain, (dealt * thread + threads - 1) / threads, (dealt * (thread + 1) + threads - 1) / threads, scratch);
   if (open == 0) return;
   const int64_t pieces = open < 4 * threads ? open : 4 * threads;
   for (int64_t piece; (piece = atomic_fetch_add_explicit(&step->claimed, 1, memory_order_relaxed)) < pieces;)
-    run_chunks(step, dealt + open * piece / pieces, dealt + open * (piece + 1) / pieces, scratch);
+    run_chunks(step, grain, dealt + open * piece / pieces, dealt + open * (piece + 1) / pieces, scratch);
 }
 
 static void execute_steps(const Region *region, int thread) {
@@ -542,7 +551,7 @@ static bool start_thread(void *(*body)(void *), void *argument, size_t stack) {
 static int useful_threads(const Step *steps, int64_t count, int64_t asked) {
   int64_t most = 1;
   for (int64_t i = 0; i < count && most < asked; i++)
-    if (!(steps[i].flags & SERIAL) && chunks_of(&steps[i]) > most) most = chunks_of(&steps[i]);
+    if (!(steps[i].flags & SERIAL) && chunks_of(&steps[i], asked) > most) most = chunks_of(&steps[i], asked);
   int threads = (int)(most < asked ? most : asked);
   if (threads > MAXIMUM_THREADS) threads = MAXIMUM_THREADS;
   if (pool.started == 0) pool.started = 1;

@@ -15,10 +15,10 @@ import type { KernelWriter } from "./writer.js";
 
 /**
  * C text that goes through the units head by head, so that keys and values which groups of queries share stay in the cache, and takes the groups of a head in pairs from
- * both ends, so that threads with equal ranges get early and late tokens alike, which see few and many keys.
+ * both ends, so that threads with equal ranges get early and late tokens alike, which see few and many keys. A head may have more units than groups: the last ones are empty.
  */
-export const balancedTurn = (groups: string, unit = "unit"): string =>
-  `const int64_t groups = ${groups}, head = ${unit} / groups, at = ${unit} % groups, turn = at % 2 == 0 ? at / 2 : groups - 1 - at / 2`;
+export const balancedTurn = (groups: string, unit = "unit", unitsOfHead = "groups"): string =>
+  `const int64_t groups = ${groups}, head = ${unit} / ${unitsOfHead}, at = ${unit} % ${unitsOfHead}, turn = at % 2 == 0 ? at / 2 : groups - 1 - at / 2`;
 
 const roles = ["query", "row", "length", "prefixRow", "prefixLength"];
 
@@ -61,8 +61,14 @@ export class AttentionEmitter {
     return [...attentionFunctions(this.#shape), attendFunction(this.#shape)];
   }
 
+  /** Units that go together: groups of one head. */
+  get together(): number {
+    return this.#shared ? groupsTogether : 1;
+  }
+
+  /** A head starts a new lot of units that go together, whether or not its groups fill the last one. */
   get units(): Units {
-    return { dim: this.#tokens, divide: queryGroup, times: this.#heads };
+    return { dim: this.#tokens, divide: queryGroup * this.together, times: this.together * this.#heads };
   }
 
   emit(): void {
@@ -77,9 +83,11 @@ export class AttentionEmitter {
     const own = this.#cache(0, "own");
     const common = this.#shared ? this.#cache(2, "prefix") : own;
     const slots = this.#shared ? addDims(this.#slots(0), this.#slots(2)) : this.#slots(0);
-    const together = this.#shared ? groupsTogether : 1;
+    const { together } = this;
     const most = queryGroup * together;
     const area = writer.scratch(multiplyDims(slots, most));
+    const ceiling = (divide: number): string => `(${tokens} + ${divide - 1}) / ${divide}`;
+    writer.line(`const int64_t unitsOfHead = ${ceiling(most)} * ${together};`);
     writer.block("for (int64_t unit = begin; unit < end;)", () => {
       writer.line(`const float *q[${most}];`);
       writer.line(`float *s[${most}], *out[${most}];`);
@@ -90,8 +98,8 @@ export class AttentionEmitter {
       if (this.#shared)
         writer.line("/* So do groups with own keys apart: tokens of one row find common keys where those before left them. */");
       writer.block(`for (; joint < ${together} && unit + joint < end; joint++)`, () => {
-        writer.line(`${balancedTurn(`(${tokens} + ${queryGroup - 1}) / ${queryGroup}`, "(unit + joint)")};`);
-        writer.line(`if (head != unit / groups) break;`);
+        writer.line(`${balancedTurn(ceiling(queryGroup), "(unit + joint)", "unitsOfHead")};`);
+        writer.line("if (head != unit / unitsOfHead || at >= groups) break;");
         writer.line(
           `const int64_t first = turn * ${queryGroup}, keyHead = ${this.#keyHead()}, stop = first + ${queryGroup} < ${tokens} ? first + ${queryGroup} : ${tokens};`,
         );

@@ -99,6 +99,9 @@ export class MaskedAttentionEmitter {
     return [...attentionFunctions(this.#shape), groupFunctions(this.#shape), attendFunction(this.#shape)];
   }
 
+  /** Units that go together. */
+  readonly together = 1;
+
   get units(): Units {
     return { dim: this.#tokens, divide: queryGroup, times: this.#heads };
   }

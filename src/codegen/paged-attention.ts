@@ -94,6 +94,9 @@ export class PagedAttentionEmitter {
     return [...attentionFunctions(this.#shape), ...pagedFunctions(this.#shape)];
   }
 
+  /** Units that go together. */
+  readonly together = 1;
+
   get units(): Units {
     return { dim: this.node.shape[0] as Dim, divide: 1, times: this.node.shape[1] as Dim };
   }

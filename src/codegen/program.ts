@@ -22,6 +22,7 @@ interface Rendered {
   readonly functions: readonly string[];
   readonly units: Units;
   readonly grain: number;
+  readonly divisible?: true;
   readonly flops: Dim;
   readonly bytes: Dim;
   /** Absent where there is nothing to choose. */
@@ -70,7 +71,8 @@ function render(writer: KernelWriter, kernel: Kernel, isa: TargetIsa, asked: Ker
     case "attention": {
       const emitter = new (attentionEmitter(kernel.node))(writer, kernel.node, isa);
       emitter.emit();
-      return { functions: emitter.functions, units: emitter.units, grain: 1, flops: 0, bytes: 0 };
+      const { functions, units, together } = emitter;
+      return { functions, units, grain: together, divisible: true, flops: 0, bytes: 0 };
     }
     case "routine": {
       const routine = routines[kernel.node.op];
@@ -129,7 +131,7 @@ class ProgramBuilder {
       buffer.first = Math.min(buffer.first, index);
       buffer.last = Math.max(buffer.last, index);
     }
-    const { units, grain, flops, bytes, schedule } = rendered;
+    const { units, grain, divisible, flops, bytes, schedule } = rendered;
     this.#launches.push({
       symbol,
       label: kernelLabel(kernel),
@@ -138,6 +140,7 @@ class ProgramBuilder {
       numbers: writer.numbers,
       units,
       grain,
+      ...(divisible ? { divisible } : {}),
       scratchBytes: writer.scratchBytes,
       flops,
       bytes,

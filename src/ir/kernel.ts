@@ -67,7 +67,10 @@ export interface KernelLaunch {
   readonly pointers: readonly BufferReference[];
   readonly numbers: readonly Dim[];
   readonly units: Units;
+  /** Units that a thread takes together. */
   readonly grain: number;
+  /** Threads may take fewer, where units are few. */
+  readonly divisible?: true;
   readonly scratchBytes: Dim;
   /** Useful arithmetic and memory traffic, for profiles. */
   readonly flops: Dim;

@@ -42,6 +42,8 @@ export const stepFlags = {
   barrier: 1,
   /** All units run on the calling thread. */
   serial: 2,
+  /** The grain is a wish: where that leaves a thread less than two of it, threads take half as many units together, or a quarter, and so on. */
+  divisible: 4,
 } as const;
 
 /** What `run` and `submit` answer. */

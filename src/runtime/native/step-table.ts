@@ -55,7 +55,7 @@ export function writeStepTable(
       rows[base + stepLayout.entry / 8] = BigInt(entry);
       rows[base + stepLayout.units / 8] = units;
       rows[base + stepLayout.grain / 8] = BigInt(launch.grain);
-      rows[base + stepLayout.flags / 8] = BigInt(row === 0 ? 0 : stepFlags.barrier);
+      rows[base + stepLayout.flags / 8] = BigInt((row === 0 ? 0 : stepFlags.barrier) | (launch.divisible ? stepFlags.divisible : 0));
     });
   });
   const table = library.allocate(Math.max(64, (rows.length + lists.words.length) * 8));
