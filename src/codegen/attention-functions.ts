@@ -1,11 +1,12 @@
 /**
  * C functions of attention of one head size: scores over blocks of 16 keys (lane = absolute key position mod 16), one maximum, one sum, then one chain over keys
- * ascending. Groups of four queries go together over keys they share, and meanwhile ask for keys and values of their own. Must not know where operands and caches
- * come from.
+ * ascending. Groups of four queries go together over keys they share. A loop asks for the memory that the next one reads as fast as memory can answer, because what is
+ * asked beyond that is dropped. Must not know where operands and caches come from.
  */
 import { padded } from "../ir/ops/state.js";
-import { formOf } from "./c-scalar.js";
+import { formOf, type Lanes } from "./c-scalar.js";
 import { isaTable, type TargetIsa } from "./helpers.js";
+import { interleavedFunction } from "./vector-functions.js";
 
 /** Queries whose sums stand in registers together. */
 export const queryGroup = 4;
@@ -35,7 +36,7 @@ export const names = (shape: AttentionShape): { scores: string; weigh: string; s
 export function registers({ isa }: AttentionShape): {
   readonly type: string;
   readonly form: string;
-  readonly lanes: number;
+  readonly lanes: Lanes;
   readonly parts: number;
 } {
   const { lanes } = isaTable[isa].tile;
@@ -53,6 +54,12 @@ export const together: Record<TargetIsa, { readonly joint: number; readonly sing
 /** Value rows that all groups weigh before the next ones, which they ask for meanwhile. */
 const valuesTogether = 32;
 
+/** Rows of its own values that a query of a group weighs before the next query's turn, so that memory answers four of them at the same time. */
+const ownTogether = 4;
+
+/** Vectors of scores whose exponentials are computed step by step together: one alone waits for itself at every step. */
+const exponentialsTogether = 4;
+
 /**
  * Functions of one head size, one text each, so that kernels of a file can share them. Those for one query and for a group are called, not inlined: they occur in many
  * places, a compiler takes seconds for copies of them, and between them nothing needs to stay in registers.
@@ -64,7 +71,7 @@ export function attentionFunctions(shape: AttentionShape): string[] {
 /** What does not depend on the head size. */
 function commonFunctions(shape: AttentionShape): string {
   const { type, form } = registers(shape);
-  return `/* Where a loop asks for memory at every step, and how many bytes further on at the next: evenly, so that neither waits for the other. */
+  return `/* Where a loop asks for memory at every step, and how many bytes further on at the next. */
 struct soon {
   const char *from;
   int64_t stride;
@@ -73,26 +80,6 @@ struct soon {
 INLINE int64_t soon_stride(int64_t lines, int64_t steps) {
   const int64_t stride = (lines * 64 + steps - 1) / steps;
   return stride < 64 ? stride : 64;
-}
-/* Memory that each of some queries will read, asked for one after the other: how far that is, and how many lines and bytes a loop and a step of it go on. */
-struct ahead {
-  const float *from[${queryGroup * groupsTogether}];
-  int64_t lines[${queryGroup * groupsTogether}], queries, query, line, pace, stride;
-};
-INLINE void begin_ahead(struct ahead *ahead, int64_t turns, int64_t steps) {
-  int64_t lines = 0;
-  ahead->query = ahead->line = 0;
-  for (int64_t i = 0; i < ahead->queries; i++) lines += ahead->lines[i];
-  const int64_t pace = (lines + turns - 1) / turns;
-  ahead->pace = pace < steps ? pace : steps;
-  ahead->stride = soon_stride(ahead->pace, steps);
-}
-/* What the next loop should ask for; the last lines again when there is nothing left. */
-INLINE struct soon soon_ahead(struct ahead *ahead) {
-  if (ahead->line >= ahead->lines[ahead->query] && ahead->query + 1 < ahead->queries) ahead->query++, ahead->line = 0;
-  const struct soon soon = {(const char *)(ahead->from[ahead->query] + 16 * ahead->line), ahead->stride};
-  if (ahead->line < ahead->lines[ahead->query]) ahead->line += ahead->pace;
-  return soon;
 }
 /* The larger in every lane; a NaN in b is passed over. */
 INLINE ${type} higher(${type} a, ${type} b) { return select_${form}(less_${form}(a, b), b, a); }
@@ -112,7 +99,7 @@ function scoreFunctions(shape: AttentionShape): string {
   const count = parts === 1 ? "blocks" : `blocks * ${parts}`;
   const key =
     parts === 1 ? `keys + ((b + j) * ${width} + d) * 16` : `keys + ((b + j / ${parts}) * ${width} + d) * 16 + j % ${parts} * ${lanes}`;
-  const rest = `      else for (; b < blocks[g] && b < (pass + 1) * ${wide.joint}; b++) ${scores}_tile(${queryGroup}, 1, 0, q + i, keys, b, 0, visible + i, scale, s + i, top + i, next, soon);\n`;
+  const rest = `      else for (; b < blocks[g] && b < (pass + 1) * ${wide.joint}; b++) ${scores}_tile(${queryGroup}, 1, q + i, keys, b, 0, visible + i, scale, s + i, top + i, next);\n`;
   return `/* Sixteen scores from position \`first\` on, scaled and hidden where dead or not visible. */
 INLINE void ${scores}_place(const ${type} *sum, int64_t first, int64_t dead, int64_t visible, float scale, float *s, ${type} *top) {
   float *const scored = s + first;
@@ -122,8 +109,8 @@ INLINE void ${scores}_place(const ${type} *sum, int64_t first, int64_t dead, int
 #pragma GCC unroll ${parts}
   for (int p = 0; p < ${parts}; p++) top[p] = higher(top[p], load_${form}(scored + ${lanes} * p));
 }
-/* s[i][16 b + l] = scale * (q_i . key 16 b + l) for blocks b; lanes below dead or from visible_i on become -inf. Raises top[i]. A group asks for \`next\`, and for \`soon\` where it \`asks\`. */
-INLINE void ${scores}_tile(const int queries, const int blocks, const int asks, const float *const *q, const float *keys, int64_t b, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], struct soon next, struct soon soon) {
+/* s[i][16 b + l] = scale * (q_i . key 16 b + l) for blocks b; lanes below dead or from visible_i on become -inf. Raises top[i]. A group asks for \`next\`. */
+INLINE void ${scores}_tile(const int queries, const int blocks, const float *const *q, const float *keys, int64_t b, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], struct soon next) {
   ${type} sum[${queryGroup}][${8 * parts}];
 #pragma GCC unroll ${queryGroup}
   for (int i = 0; i < queries; i++)
@@ -135,10 +122,7 @@ INLINE void ${scores}_tile(const int queries, const int blocks, const int asks, 
     for (int j = 0; j < ${count}; j++) key[j] = load_${form}(${key});
     if (queries > 1)
 #pragma GCC unroll 8
-      for (int j = 0; j < blocks; j++, next.from += next.stride, soon.from += soon.stride) {
-        __builtin_prefetch(next.from, 0, 2);
-        if (asks) __builtin_prefetch(soon.from, 0, 2);
-      }
+      for (int j = 0; j < blocks; j++, next.from += next.stride) __builtin_prefetch(next.from, 0, 2);
 #pragma GCC unroll ${queryGroup}
     for (int i = 0; i < queries; i++) {
       const ${type} x = splat_${form}(q[i][d]);
@@ -173,42 +157,35 @@ OUTLINE void ${scores}_apart(const float *const *q, const float *const *keys, in
 OUTLINE void ${scores}_one(const float *const *q, const float *keys, int64_t blocks, int64_t dead, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
   const struct soon none = {0};
   int64_t b = 0;
-  for (; b + ${wide.single} <= blocks; b += ${wide.single}) ${scores}_tile(1, ${wide.single}, 0, q, keys, b, dead, visible, scale, s, top, none, none);
-  for (; b < blocks; b++) ${scores}_tile(1, 1, 0, q, keys, b, dead, visible, scale, s, top, none, none);
+  for (; b + ${wide.single} <= blocks; b += ${wide.single}) ${scores}_tile(1, ${wide.single}, q, keys, b, dead, visible, scale, s, top, none);
+  for (; b < blocks; b++) ${scores}_tile(1, 1, q, keys, b, dead, visible, scale, s, top, none);
 }
 /* Common keys: blocks[g] of them for the queries of group g. */
-INLINE void ${scores}_groups(const int asks, int64_t groups, const float *const *q, const float *keys, const int64_t *blocks, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], struct ahead *ahead) {
+OUTLINE void ${scores}_groups(int64_t groups, const float *const *q, const float *keys, const int64_t *blocks, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
   int64_t most = 0;
   for (int64_t g = 0; g < groups; g++) most = blocks[g] > most ? blocks[g] : most;
   const int64_t passes = (most + ${wide.joint - 1}) / ${wide.joint}, share = (${wide.joint * width} + groups - 1) / groups, stride = soon_stride(share, ${wide.joint * width});
-  if (asks && passes > 0) begin_ahead(ahead, passes * groups, ${wide.joint * width});
   for (int64_t pass = 0; pass < passes; pass++)
     for (int64_t g = 0, i = 0; g < groups; g++, i += ${queryGroup}) {
       int64_t b = pass * ${wide.joint};
       const struct soon next = {(const char *)(keys + (b + ${wide.joint}) * ${16 * width} + g * share * 16), stride};
-      struct soon soon = {0};
-      if (asks) soon = soon_ahead(ahead);
-      if (b + ${wide.joint} <= blocks[g]) ${scores}_tile(${queryGroup}, ${wide.joint}, asks, q + i, keys, b, 0, visible + i, scale, s + i, top + i, next, soon);
+      if (b + ${wide.joint} <= blocks[g]) ${scores}_tile(${queryGroup}, ${wide.joint}, q + i, keys, b, 0, visible + i, scale, s + i, top + i, next);
 ${wide.joint === 1 ? "" : rest}    }
 }
-OUTLINE void ${scores}_group(int64_t groups, const float *const *q, const float *keys, const int64_t *blocks, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
-  ${scores}_groups(0, groups, q, keys, blocks, visible, scale, s, top, 0);
-}
-OUTLINE void ${scores}_group_asking(int64_t groups, const float *const *q, const float *keys, const int64_t *blocks, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], struct ahead *ahead) {
-  ${scores}_groups(1, groups, q, keys, blocks, visible, scale, s, top, ahead);
-}
-INLINE void ${scores}(const int queries, int64_t groups, const float *const *q, const float *keys, const int64_t *blocks, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}], struct ahead *ahead) {
+INLINE void ${scores}(const int queries, int64_t groups, const float *const *q, const float *keys, const int64_t *blocks, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
   if (queries == 1) ${scores}_one(q, keys, blocks[0], 0, visible, scale, s, top);
-  else if (ahead) ${scores}_group_asking(groups, q, keys, blocks, visible, scale, s, top, ahead);
-  else ${scores}_group(groups, q, keys, blocks, visible, scale, s, top);
+  else ${scores}_groups(groups, q, keys, blocks, visible, scale, s, top);
 }
 `;
 }
 
 function normaliseFunction(shape: AttentionShape): string {
   const { type, form, lanes, parts } = registers(shape);
-  return `/* s[0 .. 16 blocks - 1] from scores to weights; no score is above the largest of top, and hidden ones are -inf. */
-OUTLINE void normalise(float *s, int64_t blocks, const ${type} *top) {
+  const exponentials = `exponentials_${form}`;
+  const blocksTogether = exponentialsTogether / parts;
+  return `${interleavedFunction("expNegative", exponentials, lanes, exponentialsTogether)}
+/* s[0 .. 16 blocks - 1] from scores to weights; no score is above the largest of top, and hidden ones are -inf. Asks for a line of \`next\` with every block. */
+OUTLINE void normalise(float *s, int64_t blocks, const ${type} *top, const char *next) {
   ${type} total[${parts}];
   float t[16];
   memcpy(t, top, 64);
@@ -216,14 +193,28 @@ OUTLINE void normalise(float *s, int64_t blocks, const ${type} *top) {
   for (int w = 8; w > 0; w /= 2)
 #pragma GCC unroll 8
     for (int l = 0; l < w; l++) t[l] = t[l] < t[l + w] ? t[l + w] : t[l];
-  const ${type} m = splat_${form}(t[0]), hidden = splat_${form}(-__builtin_inff());
+  /* Where all are hidden there is no largest one, and any finite number in its place makes them 0. */
+  const ${type} m = splat_${form}(t[0] == -__builtin_inff() ? 0 : t[0]);
   for (int p = 0; p < ${parts}; p++) total[p] = splat_${form}(0);
-  for (int64_t b = 0; b < blocks; b++)
-#pragma GCC unroll ${parts}
+  int64_t b = 0;
+  for (; b + ${blocksTogether} <= blocks; b += ${blocksTogether}) {
+    float *const place = s + 16 * b;
+    ${type} x[${exponentialsTogether}];
+#pragma GCC unroll ${blocksTogether}
+    for (int j = 0; j < ${blocksTogether}; j++, next += 64) __builtin_prefetch(next, 0, 2);
+#pragma GCC unroll ${exponentialsTogether}
+    for (int j = 0; j < ${exponentialsTogether}; j++) x[j] = load_${form}(place + ${lanes} * j) - m;
+    ${exponentials}(x);
+#pragma GCC unroll ${exponentialsTogether}
+    for (int j = 0; j < ${exponentialsTogether}; j++) {
+      total[j % ${parts}] += x[j];
+      store_${form}(place + ${lanes} * j, x[j]);
+    }
+  }
+  for (; b < blocks; b++)
     for (int p = 0; p < ${parts}; p++) {
       float *const place = s + 16 * b + ${lanes} * p;
-      const ${type} x = load_${form}(place);
-      const ${type} e = select_${form}(equal_${form}(x, hidden), splat_${form}(0), exp_${form}(x - m));
+      const ${type} e = expNegative_${form}(load_${form}(place) - m);
       total[p] += e;
       store_${form}(place, e);
     }
@@ -244,8 +235,8 @@ function weighFunctions(shape: AttentionShape): string {
   const { weigh, store } = names(shape);
   const { type, form, lanes, parts } = registers(shape);
   const step = Math.min(together[shape.isa].values, vectors);
-  return `/* sum[i] += s[i][k] * value row k, for keys from .. to - 1 ascending. A group asks for \`next\`, and for \`soon\` where it \`asks\`. */
-INLINE void ${weigh}_any(const int queries, const int step, const int asks, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column, struct soon next, struct soon soon) {
+  return `/* sum[i] += s[i][k] * value row k, for keys from .. to - 1 ascending. A group asks for \`next\`. */
+INLINE void ${weigh}_any(const int queries, const int step, const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column, struct soon next) {
 #pragma GCC unroll 1
   for (int first = 0; first < ${vectors * parts}; first += step) {
     ${type} chain[${queryGroup}][${vectors * parts}];
@@ -260,10 +251,7 @@ INLINE void ${weigh}_any(const int queries, const int step, const int asks, cons
       for (int v = 0; v < step; v++) value[v] = load_${form}(row + ${lanes} * v);
       if (queries > 1)
 #pragma GCC unroll ${vectors}
-        for (int v = 0; v < step; v += ${parts}, next.from += next.stride, soon.from += soon.stride) {
-          __builtin_prefetch(next.from, 0, 2);
-          if (asks) __builtin_prefetch(soon.from, 0, 2);
-        }
+        for (int v = 0; v < step; v += ${parts}, next.from += next.stride) __builtin_prefetch(next.from, 0, 2);
 #pragma GCC unroll ${queryGroup}
       for (int i = 0; i < queries; i++) {
         const ${type} p = splat_${form}(s[i][k]);
@@ -279,34 +267,34 @@ INLINE void ${weigh}_any(const int queries, const int step, const int asks, cons
 }
 OUTLINE void ${weigh}_one(const float *const *s, const float *values, int64_t from, int64_t to, ${type} sum[][${vectors * parts}], int64_t column) {
   const struct soon none = {0};
-  ${weigh}_any(1, ${vectors * parts}, 0, s, values, from, to, sum, column, none, none);
+  ${weigh}_any(1, ${vectors * parts}, s, values, from, to, sum, column, none);
+}
+/* A group's queries, each over values of its own: rows from[i] .. to[i] - 1, some rows of each in turn. */
+OUTLINE void ${weigh}_apart(const float *const *s, const float *const *values, const int64_t *from, const int64_t *to, ${type} sum[][${vectors * parts}], int64_t column) {
+  const struct soon none = {0};
+  int64_t most = 0;
+  for (int64_t i = 0; i < ${queryGroup}; i++) most = to[i] - from[i] > most ? to[i] - from[i] : most;
+  for (int64_t done = 0; done < most; done += ${ownTogether})
+    for (int64_t i = 0; i < ${queryGroup}; i++) {
+      const int64_t first = from[i] + done, end = first + ${ownTogether} < to[i] ? first + ${ownTogether} : to[i];
+      if (first < end) ${weigh}_any(1, ${vectors * parts}, s + i, values[i], first, end, sum + i, column, none);
+    }
 }
 /* Common values: rows up to to[g] - 1 for the queries of group g. */
-INLINE void ${weigh}_groups(const int asks, int64_t groups, const float *const *s, const float *values, int64_t from, const int64_t *to, ${type} sum[][${vectors * parts}], int64_t column, struct ahead *ahead) {
+OUTLINE void ${weigh}_groups(int64_t groups, const float *const *s, const float *values, int64_t from, const int64_t *to, ${type} sum[][${vectors * parts}], int64_t column) {
   int64_t most = from;
   for (int64_t g = 0; g < groups; g++) most = to[g] > most ? to[g] : most;
   const int64_t turns = (most - from + ${valuesTogether - 1}) / ${valuesTogether}, share = (${(valuesTogether * stored) / 16} + groups - 1) / groups, stride = soon_stride(share, ${valuesTogether * vectors});
-  if (asks && turns > 0) begin_ahead(ahead, turns * groups, ${valuesTogether * vectors});
   for (int64_t turn = 0; turn < turns; turn++)
     for (int64_t g = 0, i = 0; g < groups; g++, i += ${queryGroup}) {
       const int64_t first = from + ${valuesTogether} * turn, end = first + ${valuesTogether} < to[g] ? first + ${valuesTogether} : to[g];
-      if (first >= end) continue;
       const struct soon next = {(const char *)(values + (first + ${valuesTogether}) * ${stored} + g * share * 16), stride};
-      struct soon soon = {0};
-      if (asks) soon = soon_ahead(ahead);
-      ${weigh}_any(${queryGroup}, ${step * parts}, asks, s + i, values, first, end, sum + i, column, next, soon);
+      if (first < end) ${weigh}_any(${queryGroup}, ${step * parts}, s + i, values, first, end, sum + i, column, next);
     }
 }
-OUTLINE void ${weigh}_group(int64_t groups, const float *const *s, const float *values, int64_t from, const int64_t *to, ${type} sum[][${vectors * parts}], int64_t column) {
-  ${weigh}_groups(0, groups, s, values, from, to, sum, column, 0);
-}
-OUTLINE void ${weigh}_group_asking(int64_t groups, const float *const *s, const float *values, int64_t from, const int64_t *to, ${type} sum[][${vectors * parts}], int64_t column, struct ahead *ahead) {
-  ${weigh}_groups(1, groups, s, values, from, to, sum, column, ahead);
-}
-INLINE void ${weigh}(const int queries, int64_t groups, const float *const *s, const float *values, int64_t from, const int64_t *to, ${type} sum[][${vectors * parts}], int64_t column, struct ahead *ahead) {
+INLINE void ${weigh}(const int queries, int64_t groups, const float *const *s, const float *values, int64_t from, const int64_t *to, ${type} sum[][${vectors * parts}], int64_t column) {
   if (queries == 1) ${weigh}_one(s, values, from, to[0], sum, column);
-  else if (ahead) ${weigh}_group_asking(groups, s, values, from, to, sum, column, ahead);
-  else ${weigh}_group(groups, s, values, from, to, sum, column);
+  else ${weigh}_groups(groups, s, values, from, to, sum, column);
 }
 /* Part of a value row, without its padding. */
 INLINE void ${store}(float *out, const ${type} *sum, int64_t column) {
@@ -344,9 +332,8 @@ INLINE void attend_${shape.width}_${shape.valueWidth}(const int queries, int64_t
     blocks[g] = (longest + 15) / 16;
   }
   int64_t ownBlocks[${most}], dead[${most}], visible[${most}];
+  const float *ownKey[${most}], *ownValue[${most}];
   float *own[${most}];
-  struct ahead ownKeysAhead, ownValuesAhead;
-  ownKeysAhead.queries = ownValuesAhead.queries = n;
   for (int64_t i = 0; i < n; i++) {
     ownBlocks[i] = 0;
     if (!length) continue;
@@ -355,36 +342,37 @@ INLINE void attend_${shape.width}_${shape.valueWidth}(const int queries, int64_t
     visible[i] = length[i] - base;
     own[i] = s[i] + blocks[i / queries] * 16;
     ownBlocks[i] = visible[i] > dead[i] ? (visible[i] + 15) / 16 : 0;
-    ownKeysAhead.from[i] = ownKeys + row[i] * ownKeyRow;
-    ownKeysAhead.lines[i] = ownBlocks[i] * ${shape.width};
-    ownValuesAhead.from[i] = ownValues + row[i] * ownValueRow;
-    ownValuesAhead.lines[i] = ownBlocks[i] * ${stored};
+    ownKey[i] = ownKeys + row[i] * ownKeyRow;
+    ownValue[i] = ownValues + row[i] * ownValueRow;
   }
-  ${scores}(queries, groups, q, keys, blocks, shared, scale, s, top, length ? &ownKeysAhead : 0);
+  ${scores}(queries, groups, q, keys, blocks, shared, scale, s, top);
+  const char *next = (const char *)values;
   for (int64_t g = 0, first = 0; g < groups; g++, first += queries) {
     int64_t alike = queries == ${queryGroup} ? 1 : 0;
     for (int64_t i = first + 1; i < first + queries; i++) alike = alike && ownBlocks[i] == ownBlocks[first];
     const int64_t whole = alike ? ownBlocks[first] / ${single} * ${single} : 0;
-    if (alike) ${scores}_apart(q + first, ownKeysAhead.from + first, whole, ownBlocks[first], dead + first, visible + first, scale, own + first, top + first);
+    if (alike) ${scores}_apart(q + first, ownKey + first, whole, ownBlocks[first], dead + first, visible + first, scale, own + first, top + first);
     for (int64_t i = first; i < first + queries; i++) {
       const int64_t rest = alike ? whole : ownBlocks[i];
-      if (rest > 0) ${scores}_one(q + i, ownKeysAhead.from[i], rest, dead[i], visible + i, scale, own + i, top + i);
-      normalise(s[i], blocks[g] + ownBlocks[i], top[i]);
+      if (rest > 0) ${scores}_one(q + i, ownKey[i], rest, dead[i], visible + i, scale, own + i, top + i);
+      normalise(s[i], blocks[g] + ownBlocks[i], top[i], next);
+      const char *const further = next + 64 * (blocks[g] + ownBlocks[i]);
+      next = further < (const char *)(values + shortest[0] * ${stored}) ? further : (const char *)values;
     }
   }
   for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
     ${type} sum[${most}][${vectors * parts}];
     for (int64_t i = 0; i < n; i++) for (int v = 0; v < ${vectors * parts}; v++) sum[i][v] = splat_${form}(0);
-    ${weigh}(queries, groups, (const float *const *)s, values, 0, shortest, sum, column, length && column == 0 ? &ownValuesAhead : 0);
+    ${weigh}(queries, groups, (const float *const *)s, values, 0, shortest, sum, column);
     for (int64_t i = 0; i < n; i++) {
       const float *one = s[i];
       if (shared[i] > shortest[i / queries]) ${weigh}_one(&one, values, shortest[i / queries], shared[i], sum + i, column);
-      if (ownBlocks[i] > 0) {
-        one = own[i];
-        ${weigh}_one(&one, ownValuesAhead.from[i], dead[i], visible[i], sum + i, column);
-      }
-      ${store}(out[i], sum[i], column);
+      if (queries > 1 || ownBlocks[i] == 0) continue;
+      one = own[i];
+      ${weigh}_one(&one, ownValue[i], dead[i], visible[i], sum + i, column);
     }
+    for (int64_t i = 0; queries > 1 && length && i < n; i += queries) ${weigh}_apart((const float *const *)own + i, ownValue + i, dead + i, visible + i, sum + i, column);
+    for (int64_t i = 0; i < n; i++) ${store}(out[i], sum[i], column);
   }
 }
 `;

@@ -27,10 +27,11 @@ const ln2Low = -2.1219444e-4;
 /** 2^n as a float, n within the normal range. */
 const powerOfTwo = (n: Scalar): Scalar => s.bitcast("f32", s.shiftLeft(s.add(n, i(127)), 23));
 
-/** e^x * 2^shift. The power is applied in two steps, so that results round once into the subnormals. */
-function exponential(x: Scalar, shift: number): Scalar {
-  const floor = s.select(s.less(x, f(-105)), f(-105), x);
-  const clamped = s.select(s.less(f(90), floor), f(90), floor);
+const atMost90 = (x: Scalar): Scalar => s.select(s.less(f(90), x), f(90), x);
+
+/** e^x * 2^shift; `bound` keeps x where powers are finite. The power is applied in two steps, so that results round once into the subnormals. */
+function exponential(x: Scalar, shift: number, bound = atMost90): Scalar {
+  const clamped = bound(s.select(s.less(x, f(-105)), f(-105), x));
   const magic = s.fma(clamped, f(Math.LOG2E), f(roundingMagic));
   const n = s.sub(s.bitcast("i32", magic), s.bitcast("i32", f(roundingMagic)));
   const rounded = s.sub(magic, f(roundingMagic));
@@ -102,6 +103,8 @@ function hyperbolicSine(x: Scalar): Scalar {
 /** In an order in which each uses only earlier ones. */
 export const functionDefinitions: readonly FunctionDefinition[] = [
   { name: "exp", parameters: 1, body: ([x]) => exponential(x as Scalar, 0) },
+  // The same bits for what is known not to be above 0.
+  { name: "expNegative", parameters: 1, body: ([x]) => exponential(x as Scalar, 0, (negative) => negative) },
   { name: "expHalf", parameters: 1, body: ([x]) => exponential(x as Scalar, -1) },
   { name: "log", parameters: 1, body: ([x]) => logarithm(x as Scalar) },
   { name: "log1p", parameters: 1, body: ([x]) => logarithm1p(x as Scalar) },

@@ -53,11 +53,11 @@ INLINE void attend_masked_${shape.width}_${shape.valueWidth}(const int queries, 
     shortest = visible[i] < shortest ? visible[i] : shortest;
   }
   const int64_t blocks = (longest + 15) / 16;
-  ${scores}(queries, 1, q, keys, &blocks, visible, scale, s, top, 0);
+  ${scores}(queries, 1, q, keys, &blocks, visible, scale, s, top);
   const int whole = of_one_group(groups, longest, group);
   for (int i = 0; i < queries; i++) {
     if (!whole) hide_groups(s[i], blocks, groups, group, top[i]);
-    normalise(s[i], blocks, top[i]);
+    normalise(s[i], blocks, top[i], (const char *)(values + 16 * i * blocks));
   }
   for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
     ${type} sum[${queryGroup}][${vectors * parts}];
@@ -66,7 +66,7 @@ INLINE void attend_masked_${shape.width}_${shape.valueWidth}(const int queries, 
       for (to = whole ? longest : from + 1; to < longest && groups[to] == groups[from]; to++) {}
       if (groups[from] != group) continue;
       const int64_t common = to < shortest ? to : shortest;
-      if (from < common) ${weigh}(queries, 1, (const float *const *)s, values, from, &common, sum, column, 0);
+      if (from < common) ${weigh}(queries, 1, (const float *const *)s, values, from, &common, sum, column);
       for (int i = 0; i < queries; i++) {
         const float *one = s[i];
         const int64_t first = from < common ? common : from, last = to < visible[i] ? to : visible[i];

@@ -38,7 +38,7 @@ INLINE int64_t ${scores}_paged(const float *q, const struct pages *pages, int64_
   for (int64_t b = 0; b < blocks; b++) {
     const int64_t visible = end - 16 * b;
     float *const scored = s + 16 * b;
-    ${scores}_tile(1, 1, 0, &q, pages->keys + page_place(pages, b) * ${width * keyLanes}, 0, dead - 16 * b, &visible, scale, &scored, top, (struct soon){0}, (struct soon){0});
+    ${scores}_tile(1, 1, &q, pages->keys + page_place(pages, b) * ${width * keyLanes}, 0, dead - 16 * b, &visible, scale, &scored, top, (struct soon){0});
   }
   return blocks;
 }
@@ -60,7 +60,7 @@ INLINE void attend_paged_${width}_${valueWidth}(const float *q, float *s, int64_
   const int64_t blocks = ${scores}_paged(q, common, 0, shared, scale, s, top);
   float *const rest = s + 16 * blocks;
   const int64_t ownBlocks = length > shared ? ${scores}_paged(q, own, shared - base, length - base, scale, rest, top) : 0;
-  normalise(s, blocks + ownBlocks, top[0]);
+  normalise(s, blocks + ownBlocks, top[0], (const char *)(common->values + page_place(common, 0) * ${keyLanes * stored}));
   for (int64_t column = 0; column < ${stored}; column += ${16 * vectors}) {
     ${type} sum[1][${vectors * parts}];
     for (int v = 0; v < ${vectors * parts}; v++) sum[0][v] = splat_${form}(0);

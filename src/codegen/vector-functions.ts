@@ -4,7 +4,7 @@
  */
 import { argument } from "../ir/scalar.js";
 import { emitScalar, formOf, type Lanes } from "./c-scalar.js";
-import { functionDefinitions } from "./functions.js";
+import { functionDefinitions, type FunctionDefinition } from "./functions.js";
 
 export interface Helper {
   readonly name: string;
@@ -155,20 +155,42 @@ export const vectorFunctions = (lanes: Lanes): Helper[] =>
     ...(lanes === 16 ? wholeReductions() : partReductions(lanes)),
   ].map(helper);
 
+/** The lines that compute a function's value from operands of these names, and what they end in. */
+function rendered(
+  { body }: FunctionDefinition,
+  names: readonly string[],
+  lanes: Lanes,
+  temporary = "t",
+): { lines: string[]; result: string } {
+  const lines: string[] = [];
+  let count = 0;
+  const result = emitScalar(
+    body(names.map((_, index) => argument("f32", index))),
+    names,
+    (line) => lines.push(`  ${line}\n`),
+    () => `${temporary}${++count}`,
+    lanes,
+  );
+  return { lines, result };
+}
+
+/** C text of a function that replaces each of `count` vectors by the function's value of it, one step of all of them after the other. */
+export function interleavedFunction(callee: string, name: string, lanes: Lanes, count: number): string {
+  const definition = functionDefinitions.find((one) => one.name === callee);
+  if (definition?.parameters !== 1) throw new Error(`there is no function ${callee} of one number`);
+  const each = Array.from({ length: count }, (_, index) => rendered(definition, [`x[${index}]`], lanes, `t${index}_`));
+  const steps = (each[0]?.lines ?? []).map((_, step) => each.map(({ lines }) => lines[step]).join(""));
+  const results = each.map(({ result }, index) => `  x[${index}] = ${result};\n`);
+  return `INLINE void ${name}(f32x${lanes} *x) {\n${steps.join("")}${results.join("")}}`;
+}
+
 /** The mathematical functions over vectors of one width. */
 export function mathematicalFunctions(lanes: Lanes): Helper[] {
   const [F, f] = [`f32x${lanes}`, formOf("f32", lanes)];
-  return functionDefinitions.map(({ name, parameters, body }) => {
-    const lines: string[] = [];
-    let count = 0;
+  return functionDefinitions.map((definition) => {
+    const { name, parameters } = definition;
     const names = parameters === 1 ? ["x"] : Array.from({ length: parameters }, (_, index) => `x${index}`);
-    const result = emitScalar(
-      body(names.map((_, index) => argument("f32", index))),
-      names,
-      (line) => lines.push(`  ${line}\n`),
-      () => `t${++count}`,
-      lanes,
-    );
+    const { lines, result } = rendered(definition, names, lanes);
     return {
       name: `${name}_${f}`,
       text: `INLINE ${F} ${name}_${f}(${names.map((x) => `${F} ${x}`).join(", ")}) {\n${lines.join("")}  return ${result};\n}`,
