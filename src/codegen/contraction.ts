@@ -40,6 +40,9 @@ const paddedStride = (depth: number): number => depth + 16;
  */
 const fewRows = 64;
 
+/** Rows up to which the way of the weights from memory is what counts: x is read where it lies, and nothing is fetched but weights. */
+const streamedRows = 16;
+
 interface XAddress {
   readonly pointer: string;
   readonly stride: string;
@@ -137,7 +140,7 @@ export class ContractionEmitter {
       writer.line(`const int64_t ${place}, first = block * tall;`);
       writer.line(`const int64_t count = ${rows} - first < tall ? ${rows} - first : tall;`);
       if (area) {
-        writer.block(`if (block != *prepared${this.#spread ? ` && count > ${fewRows}` : ""})`, () => {
+        writer.block(`if (block != *prepared${this.#spread ? ` && count > ${streamedRows}` : ""})`, () => {
           if (this.#spread) this.#emitCopy(area);
           else this.#emitPrologue(area);
           writer.line("*prepared = block;");
@@ -184,8 +187,8 @@ export class ContractionEmitter {
     const copied = { pointer: area, stride: String(this.#areaStride) };
     if (!this.#spread) return copied;
     const inPlace = this.#address();
-    this.writer.line(`const float *const x = count > ${fewRows} ? ${copied.pointer} : ${inPlace.pointer};`);
-    this.writer.line(`const int64_t stride = count > ${fewRows} ? ${copied.stride} : ${inPlace.stride};`);
+    this.writer.line(`const float *const x = count > ${streamedRows} ? ${copied.pointer} : ${inPlace.pointer};`);
+    this.writer.line(`const int64_t stride = count > ${streamedRows} ? ${copied.stride} : ${inPlace.stride};`);
     return { pointer: "x", stride: "stride" };
   }
 
@@ -375,8 +378,13 @@ export class ContractionEmitter {
   #emitPieces(segment: ContractionSegment, x: XAddress, weights: readonly string[]): void {
     const { writer } = this;
     const { tileRows, tileColumns, chunkDepth } = this.schedule;
-    const low = lowRows(tileOf(this.schedule), isaTable[this.isa].tile.lanes);
-    writer.line(`const int64_t piece = count > ${fewRows} ? ${chunkDepth} : ${Math.min(chunkDepth, lowDepth)};`);
+    const { lanes, unrolled } = isaTable[this.isa].tile;
+    const low = lowRows(tileOf(this.schedule), lanes);
+    // The fewer rows, the sooner a piece is gone through, and the more evenly weights have to come; one tile alone needs no pieces.
+    const [some, few] = [lowDepth, lowDepth / 2].map((depth) => Math.min(chunkDepth, depth));
+    writer.line(
+      `const int64_t piece = count > ${streamedRows} ? ${chunkDepth} : count > 8 ? ${some} : count > ${low} ? ${few} : ${this.#depth};`,
+    );
     writer.line(`const int64_t high = count > ${fewRows} ? count / ${tileRows} * ${tileRows} : 0;`);
     writer.line(`const int64_t tiles = high > 0 ? high / ${tileRows} * ${panelColumns / tileColumns} : (count + ${low - 1}) / ${low};`);
     weights.forEach((weight, index) => {
@@ -388,8 +396,10 @@ export class ContractionEmitter {
         writer.line(`const ${cType[stored]} *const w = ${weight} + k * ${panelColumns};`);
         writer.line(`const int64_t size = part * ${panelColumns * dtypes[stored].bytes};`);
         // Low tiles share the fetching so that all of them go on for as long as they compute: as many lines as `tiles` k hold, every so many k.
-        const even = stored === "f32" ? "tiles" : "tiles * 2";
-        writer.line(`const int64_t step = high > 0 ? ${highStep} : ${even} < part ? ${even} : part, turns = (part + step - 1) / step;`);
+        const even = `(${stored === "f32" ? "tiles" : "tiles * 2"} + ${unrolled - 1}) / ${unrolled} * ${unrolled}`;
+        writer.line(
+          `const int64_t even = ${even}, step = high > 0 ? ${highStep} : even < part ? even : part, turns = (part + step - 1) / step;`,
+        );
         writer.line(`const int64_t pace = (size / ${lineBytes} * step + part * tiles - 1) / (part * tiles);`);
         writer.line(
           `const char *next = part < ${this.#depth} - k ? (const char *)(w + part * ${panelColumns}) : (const char *)(${following});`,
@@ -403,7 +413,7 @@ export class ContractionEmitter {
         const a = `${x.pointer} + m * ${x.stride} + k, ${x.stride}`;
         writer.block(`for (int64_t column = 0; column < ${panelColumns}; column += ${tileColumns})`, () => {
           writer.block(`for (int64_t m = 0; m < high; m += ${tileRows})`, () => {
-            if (index === weights.length - 1) this.#fetchTargets(segment);
+            if (index === weights.length - 1) this.#fetchTargets(segment, tileRows, "column0 + column", tileColumns);
             each(`piece_full${suffix}(${a}, w + column, part, sums${index} + m * ${panelColumns} + column, k > 0`);
           });
         });
@@ -411,6 +421,7 @@ export class ContractionEmitter {
           writer.line(`const int64_t height = count - m < ${low} ? count - m : ${low};`);
           // One tile sees each line of the weights once and fetches as it goes.
           writer.line(`if (count <= ${low}) { tile_low${suffix}(height, ${a}, w, part, sums${index}, k > 0); break; }`);
+          if (index === weights.length - 1) this.#fetchTargets(segment, low, "column0", panelColumns);
           each(`piece_low${suffix}(height, step, ${a}, w, part, sums${index} + m * ${panelColumns}, k > 0`);
         });
       });
@@ -418,12 +429,19 @@ export class ContractionEmitter {
   }
 
   /** The lines that the epilogue will write are asked for while the last piece is computed: rows lie too far apart for the processor to see it coming. */
-  #fetchTargets({ stores, width }: ContractionSegment): void {
+  #fetchTargets({ stores, width }: ContractionSegment, rows: number, from: string, columns: number): void {
     const { writer } = this;
-    for (const node of stores)
-      writer.line(
-        `if (k + part == ${this.#depth}) for (int64_t i = first + m; i < first + m + ${this.schedule.tileRows}; i++) __builtin_prefetch(${writer.pointer(node, node.dtype, "out")} + i * ${width} + column0 + column, 1, 3);`,
+    for (const node of stores) {
+      const line = lineBytes / dtypes[node.dtype].bytes;
+      const target = `${writer.pointer(node, node.dtype, "out")} + i * ${width} + ${from}`;
+      writer.block(
+        `if (count > ${streamedRows} && k + part == ${this.#depth}) for (int64_t i = first + m; i < first + m + ${rows}; i++)`,
+        () => {
+          for (let column = 0; column < columns; column += line)
+            writer.line(`__builtin_prefetch(${target}${column === 0 ? "" : ` + ${column}`}, 1, 3);`);
+        },
       );
+    }
   }
 
   /** C text of the panel's weights; a computed matrix is first copied into panel order. */

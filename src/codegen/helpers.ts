@@ -19,6 +19,8 @@ interface IsaRecord {
     readonly lanes: Lanes;
     /** Where the tile fills nearly all registers: constraint letter of one, for values that must be loaded once and stay in it. */
     readonly held?: string;
+    /** Steps of the inner axis in one turn of the loop: narrow vectors need as many instructions beside their fmas, the fewer of them the better. */
+    readonly unrolled: number;
   };
 }
 
@@ -30,7 +32,7 @@ export const isaTable: Record<TargetIsa, IsaRecord> = {
   avx512: {
     fma: viaClang("  return (f32x16)__builtin_ia32_vfmaddps512_mask(a, b, c, (unsigned short)-1, 4);"),
     comparesHalves: false,
-    tile: { rows: 8, vectors: 3, lanes: 16 },
+    tile: { rows: 8, vectors: 3, lanes: 16, unrolled: 1 },
   },
   avx2: {
     fma: viaClang(`  f32x8 x[2], y[2], z[2];
@@ -40,7 +42,7 @@ export const isaTable: Record<TargetIsa, IsaRecord> = {
   memcpy(&c, z, 64);
   return c;`),
     comparesHalves: true,
-    tile: { rows: 6, vectors: 2, lanes: 8, held: "x" },
+    tile: { rows: 6, vectors: 2, lanes: 8, held: "x", unrolled: 4 },
   },
   neon: {
     fma: viaClang(`  float32x4_t x[4], y[4], z[4];
@@ -49,9 +51,9 @@ export const isaTable: Record<TargetIsa, IsaRecord> = {
   memcpy(&c, z, 64);
   return c;`),
     comparesHalves: false,
-    tile: { rows: 8, vectors: 3, lanes: 4 },
+    tile: { rows: 8, vectors: 3, lanes: 4, unrolled: 1 },
   },
-  plain: { fma: fmaByLane, comparesHalves: false, tile: { rows: 2, vectors: 1, lanes: 16 } },
+  plain: { fma: fmaByLane, comparesHalves: false, tile: { rows: 2, vectors: 1, lanes: 16, unrolled: 1 } },
 };
 
 /** What no width of vectors concerns. */

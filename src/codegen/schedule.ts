@@ -9,7 +9,10 @@ const prologueBytes = 1 << 20;
 /** Depth from which a contraction is cut along k, so that a block's part of x stays in the second-level cache while all panels pass. */
 const deep = 1536;
 /** Depth of the pieces of a panel that stay in the first-level cache beside the rows that pass; only narrow vectors need it, as they read a piece more often. */
-const firstLevelDepth: Partial<Record<TargetIsa, number>> = { avx2: 128 };
+const firstLevelDepth: Partial<Record<TargetIsa, number>> = { avx2: 96 };
+
+/** About `near`, so that all pieces of an inner axis are alike. */
+const evenPieces = (depth: number, near: number): number => Math.ceil(depth / Math.max(1, Math.round(depth / near)) / 16) * 16;
 
 /** Most rows per block, a multiple of 8; fewer when deep rows are written to scratch. */
 const largestBlock = (depth: number, copied: boolean): number =>
@@ -18,17 +21,18 @@ const largestBlock = (depth: number, copied: boolean): number =>
 /** `copied`: x is computed or gathered into scratch, block by block. */
 export function usualContractionSchedule(depth: number, copied: boolean, isa: TargetIsa): ContractionSchedule {
   const { rows, vectors, lanes } = isaTable[isa].tile;
+  const near = firstLevelDepth[isa];
   return {
     kind: "contraction",
     prologue: "fused",
-    blockRows: largestBlock(depth, copied || firstLevelDepth[isa] !== undefined),
+    blockRows: largestBlock(depth, copied || near !== undefined),
     inner: "panels",
     grain: 1,
     tileRows: rows,
     tileColumns: vectors * lanes,
     prefetchBytes: 8192,
-    chunkDepth: firstLevelDepth[isa] ?? (depth >= deep && !copied ? 512 : 0),
-    panelsTogether: firstLevelDepth[isa] ? 1 : 8,
+    chunkDepth: near ? Math.max(64, evenPieces(depth, near)) : depth >= deep && !copied ? 512 : 0,
+    panelsTogether: near ? 1 : 8,
   };
 }
 

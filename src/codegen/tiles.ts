@@ -43,7 +43,7 @@ export const lineBytes = 64;
 /** A high tile of a cut block fetches some lines of the weights and the rows that come next every so many k. */
 export const highStep = 16;
 
-/** Depth of the pieces of a panel that low tiles alone take up. */
+/** Depth of the pieces of a panel that few rows take up. */
 export const lowDepth = 64;
 
 /** Widest part of a panel whose accumulators `rows` rows may take without more registers than the full tile has. */
@@ -105,7 +105,7 @@ export interface TileForms {
 /** The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. Weights stored as bf16 are widened, which is exact, as they are loaded. */
 export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, { cut, strips }: TileForms, stored: Stored): string[] {
   const { rows, prefetchBytes } = tile;
-  const { lanes } = isaTable[isa].tile;
+  const { lanes, unrolled } = isaTable[isa].tile;
   const vectors = columnsOf(1, tile, lanes) / lanes;
   const type = `f32x${lanes}`;
   const form = formOf("f32", lanes);
@@ -149,6 +149,15 @@ ${
 }`;
   const each =
     prefetchBytes > 0 ? `  if (fetch == 1) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n` : "";
+  const load = `${stored === "f32" ? "load" : "widen"}_${form}(line + ${lanes} * v)`;
+  const steps = (fetch: string): string => `for (int64_t k = from; k < to; k++) {
+  const ${cType[stored]} *const line = b + k * ${panelColumns} + column;
+${indented(oneStep(isa, tile, load, fetch))}
+}
+`;
+  // Where fetching has to go along with every step, turns of several steps would fetch in bursts.
+  const walk =
+    unrolled === 1 ? steps(each) : `if (fetch == 1)\n${indented(steps(each))}else\n#pragma GCC unroll ${unrolled}\n${indented(steps(""))}`;
   const accumulate = `/*
  * out[m][0 .. width - 1] = sum over k of a[m][k] * b[k][0 .. width - 1], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs
  * ahead across panel ends (1), takes lines of what comes next every \`step\` k (2), or also the next rows of a and out (3), or only the strips' own lines (4).
@@ -176,11 +185,7 @@ INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, 
       if (fetch == 3)
 #pragma GCC unroll ${rows}
         for (int m = 0; m < rows; m++) __builtin_prefetch(a + (rows + m) * stride + from, 0, 3);
-      for (int64_t k = from; k < to; k++) {
-        const ${cType[stored]} *const line = b + k * ${panelColumns} + column;
-${indented(indented(indented(indented(oneStep(isa, tile, `${stored === "f32" ? "load" : "widen"}_${form}(line + ${lanes} * v)`, each)))))}
-      }
-    }
+${indented(indented(indented(walk)))}    }
 #pragma GCC unroll ${rows}
     for (int m = 0; m < rows; m++)
 #pragma GCC unroll ${vectors}
