@@ -3,7 +3,8 @@
  * really done is proposed. Must not know how candidates are measured.
  */
 import { usualContractionSchedule } from "../../codegen/schedule.js";
-import { panelsOf } from "../../codegen/tiles.js";
+import { isaTable } from "../../codegen/helpers.js";
+import { lowRows, panelsOf, tileOf } from "../../codegen/tiles.js";
 import { evaluateDim, productOf, type SizeBindings } from "../../ir/dim.js";
 import type { ContractionKernel, Kernel, RowKernel } from "../../ir/kernel.js";
 import type { ContractionSchedule, KernelSchedule, RowSchedule } from "../../ir/schedule.js";
@@ -35,8 +36,10 @@ const scratchBytes = 4 << 20;
 type Changes = Partial<ContractionSchedule>;
 
 /** Changed decisions for rows that are all in one block: where weights stream from, and how. */
-function streamingChanges(usual: ContractionSchedule, rows: number): Changes[] {
-  if (rows > fewRows) return [];
+function streamingChanges(usual: ContractionSchedule, rows: number, target: Device["target"]): Changes[] {
+  // Tiles of a cut block share the fetching of the next piece; only one that is alone runs ahead.
+  const alone = usual.chunkDepth === 0 || usual.panelsTogether > 1 || rows <= lowRows(tileOf(usual), isaTable[target].tile.lanes);
+  if (rows > fewRows || !alone) return [];
   return [0, 2048, 16384].filter((bytes) => bytes !== usual.prefetchBytes).map((prefetchBytes) => ({ prefetchBytes }));
 }
 
@@ -82,7 +85,7 @@ function blockChanges(kernel: ContractionKernel, usual: ContractionSchedule, row
 function depthChanges(usual: ContractionSchedule, rows: number, depth: number): Changes[] {
   if (usual.chunkDepth === 0 || rows <= fewRows) return [];
   if (usual.panelsTogether === 1) {
-    const pieces = [64, 96, 256].filter((piece) => piece < depth).map((chunkDepth) => ({ chunkDepth }));
+    const pieces = [64, 128, 256].filter((piece) => piece < depth && piece !== usual.chunkDepth).map((chunkDepth) => ({ chunkDepth }));
     return depth > 1024 ? [...pieces, { chunkDepth: 512, panelsTogether: 8 }] : pieces;
   }
   const chunks = [0, 256, 1024].filter((chunk) => chunk < depth).map((chunkDepth) => ({ chunkDepth }));
@@ -98,7 +101,7 @@ function contractionCandidates(
   if (rows === 0) return [];
   const apart: Changes[] = hasPrologue(kernel) ? [{ ...usualContractionSchedule(kernel.depth, false, target), prologue: "separate" }] : [];
   return [
-    ...streamingChanges(usual, rows),
+    ...streamingChanges(usual, rows, target),
     ...tileChanges(usual, rows, target),
     ...apart,
     ...depthChanges(usual, rows, kernel.depth),
