@@ -84,7 +84,7 @@ int main(int argc, char **argv) {
   int64_t head[3];
   if (argc != 3 || !in || fread(head, 8, 3, in) != 3) return 2;
   int64_t *tape = malloc((size_t)head[0] * 8 + 8);
-  char *image = aligned_alloc(64, (size_t)head[1]), *scratch = aligned_alloc(64, (size_t)head[2]);
+  char *image = aligned_alloc(64, (size_t)head[1]), *scratch = (char *)aligned_alloc(64, (size_t)head[2] + 64) + 64;
   if (fread(tape, 8, (size_t)head[0], in) != (size_t)head[0] || fread(image, 1, (size_t)head[1], in) != (size_t)head[1]) return 2;
   for (int64_t *at = tape; at < tape + head[0];) {
     Kernel *kernel = kernels[*at++];
@@ -92,6 +92,7 @@ int main(int argc, char **argv) {
     char *pointers[64];
     for (int64_t i = 0; i < count; i++) pointers[i] = image + *at++;
     const int64_t numbers = *at++;
+    ((int64_t *)scratch)[-1] = -1;
     kernel(pointers, at, 0, units, scratch);
     at += numbers;
   }
