@@ -18,6 +18,7 @@ import { runCli } from "./cli-harness.js";
 const compiler = findCompiler(process.env);
 if (!compiler) console.log("skipped: no C compiler on this machine");
 
+const usual = process.env["TEMPOGRAPH_CACHE_DIR"];
 const before = { ...process.env };
 let folder: string;
 let model: string;
@@ -73,8 +74,7 @@ async function bare<T>(body: () => Promise<T>): Promise<{ result: T; cached: str
     return { result: await body(), cached: readdirSync(cache) };
   } finally {
     process.env["PATH"] = before["PATH"];
-    if (before["TEMPOGRAPH_CACHE_DIR"] === undefined) delete process.env["TEMPOGRAPH_CACHE_DIR"];
-    else process.env["TEMPOGRAPH_CACHE_DIR"] = before["TEMPOGRAPH_CACHE_DIR"];
+    process.env["TEMPOGRAPH_CACHE_DIR"] = before["TEMPOGRAPH_CACHE_DIR"];
     if (before["CC"] !== undefined) process.env["CC"] = before["CC"];
   }
 }
@@ -96,6 +96,8 @@ function copyOf(name: string, change?: (manifest: { -readonly [Field in keyof Bu
 describe.skipIf(!compiler)("bundles", () => {
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), "tempograph-bundle-"));
+    // A cache of its own: one that others fill may drop the libraries of the bundle while it is made.
+    process.env["TEMPOGRAPH_CACHE_DIR"] = before["TEMPOGRAPH_CACHE_DIR"] = join(folder, "cache");
     model = join(folder, "weights");
     bundle = join(folder, "bundle");
     writeModel(model);
@@ -103,7 +105,11 @@ describe.skipIf(!compiler)("bundles", () => {
     expect(run.error).toMatch(/\d+ programs for \w+; load it with --model/);
     expect(run.code).toBe(0);
   });
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  afterAll(() => {
+    if (usual === undefined) delete process.env["TEMPOGRAPH_CACHE_DIR"];
+    else process.env["TEMPOGRAPH_CACHE_DIR"] = usual;
+    rmSync(folder, { recursive: true, force: true });
+  });
 
   test("is plain data and libraries, and names its machine and its weights", () => {
     const manifest = manifestOf(bundle);
