@@ -13,7 +13,7 @@ const line = 64;
 
 /** Work of the runs that go into one chain, a byte of memory as much as eight flops: some 50 ms of two cores. Other forecasts wait for its end. */
 const chainedWork = 1e10;
-const longestChain = 16;
+const longestChain = 32;
 
 /** How many runs of a program go into one chain: 1 where an output is a State's, which would not outlive the next run. */
 export function runsTogether({ launches, outputs }: Program, sizes: SizeBindings): number {
