@@ -86,20 +86,20 @@ afterAll(() => {
 });
 
 describe("a chain of calls", () => {
-  it("has the bits of one call after the other, in one foreign call for sixteen", async () => {
+  it("has the bits of one call after the other, in one foreign call for thirty-two", async () => {
     const expected = await oneByOne(walk(native), 40);
     const program = walk(native);
     const first = await chained(program, 40);
     expect(first.answers.map(dataOf)).toEqual(expected);
     // The call that compiles stands alone.
-    expect(first.together).toEqual([1, 16, 16, 7]);
-    expect(program.report()).toMatchObject({ calls: 40, capturedCalls: 40, foreignCalls: 4, compiles: 1, recompiles: 0 });
+    expect(first.together).toEqual([1, 32, 7]);
+    expect(program.report()).toMatchObject({ calls: 40, capturedCalls: 40, foreignCalls: 3, compiles: 1, recompiles: 0 });
     const later = await chained(program, 40);
-    expect(later.together).toEqual([16, 16, 8]);
+    expect(later.together).toEqual([32, 8]);
     expect(later.answers.map(dataOf)).toEqual(expected);
     // What a caller got stays what it was.
     expect(first.answers.map(dataOf)).toEqual(expected);
-    expect(program.report()).toMatchObject({ calls: 80, foreignCalls: 7 });
+    expect(program.report()).toMatchObject({ calls: 80, foreignCalls: 5 });
   });
 
   it("goes one by one where a call is not one foreign call, and follows what a stance asks for", async () => {
