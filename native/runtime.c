@@ -443,10 +443,7 @@ static inline int64_t grain_of(const Step *step, int64_t threads) {
   return grain;
 }
 
-static inline int64_t chunks_of(const Step *step, int64_t threads) {
-  const int64_t grain = grain_of(step, threads);
-  return (step->units + grain - 1) / grain;
-}
+static inline int64_t chunks_of(const Step *step, int64_t grain) { return (step->units + grain - 1) / grain; }
 
 static void run_chunks(const Step *step, int64_t grain, int64_t from, int64_t to, char *scratch) {
   int64_t begin = from * grain, end = to * grain;
@@ -459,7 +456,7 @@ static void run_chunks(const Step *step, int64_t grain, int64_t from, int64_t to
  * taken from it for a while, takes more of it. Which thread computes a unit never changes what it computes.
  */
 static void share_step(Step *step, int64_t thread, int64_t threads, char *scratch) {
-  const int64_t grain = grain_of(step, threads), chunks = chunks_of(step, threads), open = chunks / 4, dealt = chunks - open;
+  const int64_t grain = grain_of(step, threads), chunks = chunks_of(step, grain), open = chunks / 4, dealt = chunks - open;
   /* Rounded up: what cannot be shared is done by the thread that called, which is awake. */
   run_chunks(step, grain, (dealt * thread + threads - 1) / threads, (dealt * (thread + 1) + threads - 1) / threads, scratch);
   if (open == 0) return;
@@ -550,8 +547,10 @@ static bool start_thread(void *(*body)(void *), void *argument, size_t stack) {
 /* Threads that have something to do: never more than the finest split of any step. Starts workers as they are first needed. */
 static int useful_threads(const Step *steps, int64_t count, int64_t asked) {
   int64_t most = 1;
-  for (int64_t i = 0; i < count && most < asked; i++)
-    if (!(steps[i].flags & SERIAL) && chunks_of(&steps[i], asked) > most) most = chunks_of(&steps[i], asked);
+  for (int64_t i = 0; i < count && most < asked; i++) {
+    const int64_t chunks = steps[i].flags & SERIAL ? 1 : chunks_of(&steps[i], grain_of(&steps[i], asked));
+    if (chunks > most) most = chunks;
+  }
   int threads = (int)(most < asked ? most : asked);
   if (threads > MAXIMUM_THREADS) threads = MAXIMUM_THREADS;
   if (pool.started == 0) pool.started = 1;

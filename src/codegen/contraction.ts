@@ -88,7 +88,13 @@ export class ContractionEmitter {
 
   /** A segment's last panel is computed in part. */
   get #strips(): boolean {
-    return !this.#deep && this.kernel.segments.some(({ width }) => lastColumns(width) < panelColumns);
+    return this.kernel.segments.some((segment) => this.#partOf(segment) !== undefined);
+  }
+
+  /** Columns of a segment's last panel that are computed, where not all are. */
+  #partOf({ width }: ContractionSegment): number | undefined {
+    const last = lastColumns(width);
+    return this.#deep || last === panelColumns ? undefined : last;
   }
 
   /** The inner axis is taken up in pieces, panel by panel. */
@@ -136,7 +142,7 @@ export class ContractionEmitter {
       const place =
         inner === "panels"
           ? `block = unit / ${this.#panels}, panel = unit % ${this.#panels}`
-          : `block = unit % blocks, panel = unit / blocks`;
+          : "block = unit % blocks, panel = unit / blocks";
       writer.line(`const int64_t ${place}, first = block * tall;`);
       writer.line(`const int64_t count = ${rows} - first < tall ? ${rows} - first : tall;`);
       if (area) {
@@ -294,9 +300,9 @@ export class ContractionEmitter {
     const panelElements = this.#depth * panelColumns;
     const weights = segment.contractions.map((node) => this.#weight(node, panel, panelElements, packed));
     writer.line(`const int64_t column0 = ${panel} * ${panelColumns};`);
-    const last = lastColumns(segment.width);
-    if (last < panelColumns)
-      writer.line(`const int64_t columns = column0 + ${panelColumns} <= ${segment.width} ? ${panelColumns} : ${last};`);
+    const part = this.#partOf(segment);
+    if (part !== undefined)
+      writer.line(`const int64_t columns = column0 + ${panelColumns} <= ${segment.width} ? ${panelColumns} : ${part};`);
     if (this.#cut) this.#emitCut(segment, x, weights);
     else this.#emitUncut(segment, x, weights);
   }
@@ -307,10 +313,10 @@ export class ContractionEmitter {
     segment.contractions.forEach((_, index) =>
       writer.line(`float sums${index}[${tileRows} * ${panelColumns}] __attribute__((aligned(64)));`),
     );
-    const last = lastColumns(segment.width);
-    const strips = last < panelColumns;
-    const most = strips ? "most" : String(tileRows);
-    if (strips) writer.line(`const int64_t most = columns == ${panelColumns} ? ${tileRows} : ${stripRows(tileOf(this.schedule))};`);
+    const part = this.#partOf(segment);
+    const most = part === undefined ? String(tileRows) : "most";
+    if (part !== undefined)
+      writer.line(`const int64_t most = columns == ${panelColumns} ? ${tileRows} : ${stripRows(tileOf(this.schedule))};`);
     writer.block(`for (int64_t m = 0; m < count; m += ${most})`, () => {
       writer.line(`const int64_t height = count - m < ${most} ? count - m : ${most};`);
       const suffixes = segment.contractions.map((contraction) => storedSuffix(storedAs(contraction)) + this.#suffix);
@@ -321,7 +327,7 @@ export class ContractionEmitter {
               `${name}${suffixes[index]}(${lead}${x.pointer} + m * ${x.stride}, ${x.stride}, ${weight}, ${this.#depth}, sums${index}, 0);`,
           )
           .join(" ");
-      if (strips) writer.line(`if (columns == ${last}) { ${call("tile_strips", `height, ${last}, `)} } else`);
+      if (part !== undefined) writer.line(`if (columns == ${part}) { ${call("tile_strips", `height, ${part}, `)} } else`);
       writer.line(`if (m > 0 && height == ${tileRows}) { ${call("tile_full", "")} }`);
       writer.line(`else { ${call("tile", "height, ")} }`);
       writer.block("for (int64_t i = 0; i < height; i++)", () => this.#emitEpilogue(segment));
@@ -339,9 +345,9 @@ export class ContractionEmitter {
       const area = (this.#sums[index] ??= writer.scratch(blockRows * panelColumns));
       writer.line(`float *const sums${index} = ${area};`);
     });
-    const last = lastColumns(segment.width);
-    if (last < panelColumns) {
-      writer.block(`if (columns == ${last})`, () => this.#emitStrips(segment, last, x, weights));
+    const part = this.#partOf(segment);
+    if (part !== undefined) {
+      writer.block(`if (columns == ${part})`, () => this.#emitStrips(segment, part, x, weights));
       writer.block("else", () => this.#emitPieces(segment, x, weights));
     } else this.#emitPieces(segment, x, weights);
     writer.line("const int64_t m = 0;");
@@ -366,7 +372,7 @@ export class ContractionEmitter {
         writer.block(`for (int64_t m = 0; m < count; m += ${most})`, () => {
           writer.line(`const int64_t height = count - m < ${most} ? count - m : ${most};`);
           writer.line(
-            `piece_strips${storedSuffix(stored) + this.#suffix}(height, ${columns}, step, ${x.pointer} + m * ${x.stride} + k, ${x.stride}, w, part, sums${index} + m * ${panelColumns}, k > 0, next, 1);`,
+            `piece_strips${storedSuffix(stored) + this.#suffix}(height, ${columns}, step, ${x.pointer} + m * ${x.stride} + k, ${x.stride}, w, part, sums${index} + m * ${panelColumns}, k > 0, next);`,
           );
           writer.line(`next += (part + step - 1) / step * ${strips * panelColumns * dtypes[stored].bytes};`);
         });
@@ -488,7 +494,7 @@ export class ContractionEmitter {
     emitter.prepare();
     emitter.prepareColumns();
     const tail = segment.width % 16;
-    const most = lastColumns(segment.width) < panelColumns && !this.#deep ? "columns" : panelColumns;
+    const most = this.#partOf(segment) === undefined ? panelColumns : "columns";
     const whole = `column0 + ${most} <= ${segment.width} ? ${most} : ${segment.width - tail} - column0`;
     writer.block(`for (int64_t j = 0; j < (${whole}); j += 16)`, () => this.#emitLanes(emitter, sums, 16));
     if (tail !== 0) {

@@ -114,38 +114,35 @@ export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, { cut, s
     const columns = columnsOf(height, tile, lanes);
     return `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${columns}, ${whole ? panelColumns : columns}, ${fetch});`;
   };
-  const byHeight = (most: number, fetch: string): string =>
-    `  switch (rows) {\n${Array.from({ length: most }, (_, index) => `    case ${index + 1}: ${call(index + 1, true, fetch)} break;\n`).join("")}  }`;
+  const byHeight = (most: number, text: (height: number) => string): string =>
+    `  switch (rows) {\n${Array.from({ length: most }, (_, index) => `    case ${index + 1}: ${text(index + 1)} break;\n`).join("")}  }`;
+  const low = (fetch: string): string => byHeight(lowRows(tile, lanes), (height) => call(height, true, fetch));
   const operands = `const float *a, int64_t stride, const ${cType[stored]} *b, int64_t depth, float *out, int carry`;
   const head = `static __attribute__((noinline, unused)) void`;
   const uncut = `${head} tile${suffix}(int64_t rows, ${operands}) {
-${byHeight(rows, "1, depth, 0, 0")}
+${byHeight(rows, (height) => call(height, true, "1, depth, 0, 0"))}
 }
 ${head} tile_full${suffix}(${operands}) { ${call(rows, true, "0, depth, 0, 0")} }
 `;
   const pieces = `/* Low tiles of all the panel's columns, one that is alone in its block and runs ahead by itself, and a full tile of some of them. */
 ${head} tile_low${suffix}(int64_t rows, ${operands}) {
-${byHeight(lowRows(tile, lanes), "1, depth, 0, 0")}
+${low("1, depth, 0, 0")}
 }
 ${head} piece_low${suffix}(int64_t rows, int64_t step, ${operands}, const char *ahead, int64_t lines) {
-${byHeight(lowRows(tile, lanes), "2, step, ahead, lines")}
+${low("2, step, ahead, lines")}
 }
 ${head} piece_full${suffix}(${operands}, const char *ahead, int64_t lines) { ${call(rows, false, `3, ${highStep}, ahead, lines`)} }
 `;
-  const ofStrips = (fetch: string): string => `{
-  switch (rows) {
-${Array.from(
-  { length: stripRows(tile) },
-  (_, index) =>
-    `    case ${index + 1}: accumulate${suffix}(a, stride, b, depth, out, carry, ${index + 1}, ${stripColumns}, width, ${fetch}); break;\n`,
-).join("")}  }
-}
-`;
+  const ofStrips = (fetch: string): string =>
+    byHeight(
+      stripRows(tile),
+      (height) => `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${stripColumns}, width, ${fetch});`,
+    );
   const parts = `/* The first columns of a panel that is not full. */
 ${
   cut
-    ? `${head} piece_strips${suffix}(int64_t rows, int64_t width, int64_t step, ${operands}, const char *ahead, int64_t lines) ${ofStrips("4, step, ahead, lines")}`
-    : `${head} tile_strips${suffix}(int64_t rows, int64_t width, ${operands}) ${ofStrips("1, depth, 0, 0")}`
+    ? `${head} piece_strips${suffix}(int64_t rows, int64_t width, int64_t step, ${operands}, const char *ahead) {\n${ofStrips("4, step, ahead, 0")}\n}\n`
+    : `${head} tile_strips${suffix}(int64_t rows, int64_t width, ${operands}) {\n${ofStrips("1, depth, 0, 0")}\n}\n`
 }`;
   const each =
     prefetchBytes > 0 ? `  if (fetch == 1) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n` : "";
@@ -160,7 +157,7 @@ ${indented(oneStep(isa, tile, load, fetch))}
     unrolled === 1 ? steps(each) : `if (fetch == 1)\n${indented(steps(each))}else\n#pragma GCC unroll ${unrolled}\n${indented(steps(""))}`;
   const accumulate = `/*
  * out[m][0 .. width - 1] = sum over k of a[m][k] * b[k][0 .. width - 1], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs
- * ahead across panel ends (1), takes lines of what comes next every \`step\` k (2), or also the next rows of a and out (3), or only the strips' own lines (4).
+ * ahead across panel ends (1), takes lines of what comes next every \`step\` k (2), or also the next rows of a and out (3), or the strips' own lines of one row of b every \`step\` k (4).
  */
 INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int64_t width, const int fetch, int64_t step, const char *ahead, int64_t lines) {
   const int vectors = columns / ${lanes};
@@ -175,12 +172,11 @@ INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, 
       for (int m = 0; m < rows; m++) __builtin_prefetch(out + (rows + m) * ${panelColumns}, 0, 3);
     for (int64_t from = 0; from < depth; from += step) {
       const int64_t to = from + step < depth ? from + step : depth;
-      if (fetch == 4)
-        for (int64_t fetched = 0; fetched < lines; fetched++, ahead += ${panelColumns * dtypes[stored].bytes}) {
-          __builtin_prefetch(ahead, 0, 3);
-          __builtin_prefetch(ahead + (width - ${stripColumns}) * ${dtypes[stored].bytes}, 0, 3);
-        }
-      else if (fetch >= 2)
+      if (fetch == 4) {
+        __builtin_prefetch(ahead, 0, 3);
+        __builtin_prefetch(ahead + (width - ${stripColumns}) * ${dtypes[stored].bytes}, 0, 3);
+        ahead += ${panelColumns * dtypes[stored].bytes};
+      } else if (fetch >= 2)
         for (int64_t fetched = 0; fetched < lines; fetched++, ahead += ${lineBytes}) __builtin_prefetch(ahead, 0, fetch == 3 ? 2 : 3);
       if (fetch == 3)
 #pragma GCC unroll ${rows}
