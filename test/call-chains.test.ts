@@ -58,7 +58,7 @@ async function oneByOne(program: Compiled<[Inputs], Answer>, calls: number): Pro
   return answers;
 }
 
-/** A loop that asks again for the rest; answers also how many calls went together. */
+/** Answers also how many calls went together. */
 async function chained(
   program: Compiled<[Inputs], Answer>,
   calls: number,
@@ -67,16 +67,12 @@ async function chained(
   const given = new Arguments();
   const answers: Answer[] = [];
   const together: number[] = [];
-  while (answers.length < calls) {
-    const from = answers.length;
-    const made = await program.runChain(
-      { most: calls - from, argumentsOf: (index) => given.at(from + index), carried: { next: given.inputs.x } },
-      signal,
-    );
+  const take = (made: Answer[]): void => {
     together.push(made.length);
     answers.push(...made);
     given.x.set(made.at(-1)?.next.data() as Float32Array);
-  }
+  };
+  await program.runChain({ most: calls, argumentsOf: (index) => given.at(index), carried: { next: given.inputs.x } }, take, signal);
   return { answers, together };
 }
 
@@ -130,7 +126,66 @@ describe("a chain of calls", () => {
       y: Tensor.from(new Float32Array(width), [size("rows", 1), width]),
     };
     const argumentsOf = (index: number): [Inputs] => (index < 3 ? given.at(index) : [other]);
-    expect(await program.runChain({ most: 9, argumentsOf, carried: { next: given.inputs.x } })).toHaveLength(3);
+    const lengths: number[] = [];
+    await program.runChain({ most: 4, argumentsOf, carried: { next: given.inputs.x } }, (made) => lengths.push(made.length));
+    expect(lengths).toEqual([3, 1]);
+    expect(program.report()).toMatchObject({ calls: 6, capturedCalls: 6 });
+  });
+
+  it("hands each part over while the one before runs, in the same order of answers", async () => {
+    const expected = await oneByOne(walk(native), 140);
+    const program = walk(native);
+    await chained(program, 1);
+    const given = new Arguments();
+    const asked: number[] = [];
+    const seen: number[] = [];
+    const answers: Answer[] = [];
+    const take = (made: Answer[]): void => {
+      answers.push(...made);
+      seen.push(asked.length);
+    };
+    const argumentsOf = (index: number): [Inputs] => {
+      asked.push(index);
+      return given.at(index);
+    };
+    await program.runChain({ most: 140, argumentsOf, carried: { next: given.inputs.x } }, take);
+    expect(answers.map(dataOf)).toEqual(expected);
+    expect(asked).toEqual(Array.from({ length: 140 }, (_, index) => index));
+    // When the answers of calls 0 to 31 come, those up to 63 have been handed over, and so on.
+    expect(seen).toEqual([64, 96, 128, 140, 140]);
+  });
+
+  it("ends with an error of whoever takes its answers or makes its arguments, and the next is right", async () => {
+    const program = walk(native);
+    const expected = await oneByOne(program, 100);
+    const given = new Arguments();
+    const carried = { next: given.inputs.x };
+    const argumentsOf = (index: number): [Inputs] => given.at(index);
+    const refuse = (): void => {
+      throw new Error("seen enough");
+    };
+    await expect(program.runChain({ most: 100, argumentsOf, carried }, refuse)).rejects.toThrow("seen enough");
+    const broken = (index: number): [Inputs] => (index < 40 ? given.at(index) : (refuse() as never));
+    await expect(program.runChain({ most: 100, argumentsOf: broken, carried }, () => undefined)).rejects.toThrow("seen enough");
+    expect((await chained(program, 100)).answers.map(dataOf)).toEqual(expected);
+  });
+
+  it("lets other calls wait for its end", async () => {
+    const program = walk(native);
+    const expected = await oneByOne(program, 70);
+    const given = new Arguments();
+    const order: string[] = [];
+    const chain = chained(program, 70).then(({ answers }) => {
+      order.push("chain");
+      return answers.map(dataOf);
+    });
+    const single = program.run(given.at(0)).then((answer) => {
+      order.push("single");
+      return dataOf(answer);
+    });
+    expect(await single).toEqual(expected[0]);
+    expect(await chain).toEqual(expected);
+    expect(order).toEqual(["chain", "single"]);
   });
 
   it("can carry other fields than the time before", async () => {
@@ -138,7 +193,9 @@ describe("a chain of calls", () => {
     const given = new Arguments();
     const run = async (carried: CallChain<[Inputs]>["carried"]): Promise<number[][]> => {
       given.x.fill(0.5);
-      return (await program.runChain({ most: 2, argumentsOf: (index) => given.at(index), carried })).map(dataOf);
+      let answers: Answer[] = [];
+      await program.runChain({ most: 2, argumentsOf: (index) => given.at(index), carried }, (made) => (answers = made));
+      return answers.map(dataOf);
     };
     program(...given.at(0));
     const [byNext, bySum, alone] = [await run({ next: given.inputs.x }), await run({ sum: given.inputs.x }), await run({})];
@@ -152,8 +209,8 @@ describe("a chain of calls", () => {
     const program = walk(native);
     const given = new Arguments();
     program(...given.at(0));
-    const chain = (carried: CallChain<[Inputs]>["carried"]): Promise<Answer[]> =>
-      program.runChain({ most: 4, argumentsOf: (index) => given.at(index), carried });
+    const chain = (carried: CallChain<[Inputs]>["carried"]): Promise<void> =>
+      program.runChain({ most: 4, argumentsOf: (index) => given.at(index), carried }, () => undefined);
     await expect(chain({ next: Tensor.from(floats(1), [1]) })).rejects.toThrow(
       /walk: the tensor carried from "next" is none of the arguments/,
     );
@@ -163,12 +220,13 @@ describe("a chain of calls", () => {
 
   it("ends with an abort, and the next is right", async () => {
     const program = walk(native);
-    const expected = await oneByOne(program, 20);
+    // More calls than are handed over before the first answers come.
+    const expected = await oneByOne(program, 100);
     const controller = new AbortController();
-    const run = chained(program, 20, controller.signal);
+    const run = chained(program, 100, controller.signal);
     controller.abort(new Error("enough"));
     await expect(run).rejects.toMatchObject({ code: "aborted" });
-    expect((await chained(program, 20)).answers.map(dataOf)).toEqual(expected);
+    expect((await chained(program, 100)).answers.map(dataOf)).toEqual(expected);
   });
 
   it("rejects after dispose", async () => {
@@ -176,6 +234,7 @@ describe("a chain of calls", () => {
     const given = new Arguments();
     await chained(program, 4);
     program.dispose();
-    await expect(program.runChain({ most: 4, argumentsOf: (index) => given.at(index), carried: {} })).rejects.toThrow(/walk was disposed/);
+    const chain = program.runChain({ most: 4, argumentsOf: (index) => given.at(index), carried: {} }, () => undefined);
+    await expect(chain).rejects.toThrow(/walk was disposed/);
   });
 });

@@ -119,6 +119,16 @@ export interface WatchedLaunch {
 /** Inputs that a run of a chain takes from the run before, by the name of that one's output. */
 export type ChainLinks = ReadonlyMap<string, string>;
 
+/** Runs that follow each other, equal in sizes and States: some go in one foreign call, and the next of these is laid out and handed over while one is under way. */
+export interface RunChain {
+  readonly first: RunRequest;
+  readonly links: ChainLinks;
+  /** The next run, undefined after the last. Its data is copied before the one after it is asked for; what it holds for the inputs in `links` is not looked at. */
+  next(): RunRequest | undefined;
+  /** Answers of the runs of one foreign call. Ends the chain by throwing. */
+  take(results: readonly RunResult[]): void;
+}
+
 /** A loaded segment. Calls on one executable queue behind each other; calls on several may overlap. */
 export interface Executable {
   readonly counters: ExecutableCounters;
@@ -129,11 +139,8 @@ export interface Executable {
   readonly readsAtOnce?: boolean;
   /** How many runs like this one `runChain` makes in one foreign call, at least 1. Absent, like `runChain`, where runs are made one at a time. */
   chainLength?(request: RunRequest): number;
-  /**
-   * Runs that follow each other, equal in sizes and States, at most `chainLength`: one foreign call off the event loop. From the second on, inputs named in `links` are
-   * outputs of the run before, and what the request holds for them is not looked at. Rejects as a whole when it is aborted.
-   */
-  runChain?(requests: readonly RunRequest[], links: ChainLinks): Promise<RunResult[]>;
+  /** Runs a whole chain off the event loop, `chainLength` runs in one foreign call; nothing else runs on this executable meanwhile. Rejects when it is aborted. */
+  runChain?(chain: RunChain): Promise<void>;
   /** Runs once with the profiler on: time per launch, in launch order. */
   profile(request: RunRequest): KernelProfile[];
   /** The same off the event loop; answers no results. Absent on devices that do not run kernels one after another. */

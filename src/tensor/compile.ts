@@ -26,11 +26,11 @@ export interface Compiled<Args extends unknown[], Result> {
   /** Runs off the event loop; rejects with an AbortedError when `signal` fires. */
   run(args: Args, signal?: AbortSignal): Promise<Result>;
   /**
-   * Answers of the first calls of a chain, at least one: as many as go in one foreign call, which are those of some 50 ms, when they repeat the last call in all but data.
-   * A loop that asks again for the rest pays the way to the kernels and back once for all of them. Same bits, aborts and counters as one `run` after the other, but
-   * for fewer foreign calls. Throws a TypeError for a carried tensor that is no argument or fits no field of the answer.
+   * Runs a chain of calls. Those that repeat the last call in all but data go together, some 50 ms of them in one foreign call; `take` gets the answers of one such
+   * call, in order, while the next runs already. Same bits, aborts and counters as one `run` after the other, but for fewer foreign calls. An error of `take` or
+   * `argumentsOf` ends the chain: states it was writing are invalid then until reset. Rejects with a TypeError for a carried tensor that is no argument or fits no field of the answer.
    */
-  runChain(chain: CallChain<Args>, signal?: AbortSignal): Promise<Result[]>;
+  runChain(chain: CallChain<Args>, take: (answers: Result[]) => void, signal?: AbortSignal): Promise<void>;
   /** Compiles for these arguments without running. */
   prepare(...args: Args): Promise<void>;
   /** Runs the last call again with the profiler on: time per kernel, in launch order. Its state writes happen again. */
@@ -53,7 +53,7 @@ export function compile<Args extends unknown[], Result>(
   const core = new CompiledCore(fn as never, { ...settings, device }, makeTensor);
   const compiled = ((...args: Args) => core.callSync(args)) as Compiled<Args, Result>;
   compiled.run = (args, signal) => core.call(args, signal) as Promise<Result>;
-  compiled.runChain = (chain, signal) => core.callChain(chain, signal) as Promise<Result[]>;
+  compiled.runChain = (chain, take, signal) => core.callChain(chain, take as (answers: unknown[]) => void, signal);
   compiled.prepare = (...args) => core.prepare(args);
   compiled.profileLast = () => core.profileLast();
   compiled.taps = () => core.taps as ReadonlyMap<string, Tensor>;

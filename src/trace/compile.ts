@@ -16,7 +16,7 @@ import {
   type Leaf,
 } from "./arguments.js";
 import { CallTracing, replayOf, type TraceOutcome } from "./call-tracing.js";
-import { chainedCalls, type Chain } from "./chain.js";
+import { ChainedCalls, type Chain } from "./chain.js";
 import { CheckCounts, checkSetting, type CheckSetting } from "./check.js";
 import { emitEvent } from "./events.js";
 import { autotuned, Loader } from "./loader.js";
@@ -158,19 +158,41 @@ export class CompiledCore {
     return this.#runPlan(plan, plan.request([...call.arrays.values()], signal, false));
   }
 
-  /** Answers of the first calls of a chain, at least one: as many as go in one foreign call, when they repeat the last call in all but data. */
-  async callChain(chain: Chain, signal?: AbortSignal): Promise<unknown[]> {
-    const first = chain.argumentsOf(0);
+  /** Runs a chain of calls and hands on the answers of those that went in one foreign call, while the next of them run: such that repeat the last call in all but data. */
+  async callChain(chain: Chain, take: (answers: unknown[]) => void, signal?: AbortSignal): Promise<void> {
+    for (let made = 0; made < chain.most;) {
+      const args = chain.argumentsOf(made);
+      const calls = this.#chained(chain, made, args, take, signal);
+      if (calls) await this.#runChained(...calls);
+      else take([await this.call(args, signal)]);
+      made += calls ? calls[1].made : 1;
+    }
+  }
+
+  #chained(
+    chain: Chain,
+    from: number,
+    args: readonly unknown[],
+    take: (answers: unknown[]) => void,
+    signal: AbortSignal | undefined,
+  ): [CallPlan, ChainedCalls] | undefined {
     const [plan] = this.#plans;
-    const alone = !plan || this.options.taps || this.#disposed || plan.stance !== this.#stance;
-    const calls = alone ? undefined : chainedCalls(plan, plan.specialization.replayable.executable, chain, first, signal);
-    if (!plan || !calls) return [await this.call(first, signal)];
-    const { requests, links, last } = calls;
-    this.counters.calls += requests.length;
-    this.counters.capturedCalls += requests.length;
-    this.#lastArguments = last;
-    const results = await this.#whileRunning(plan, () => calls.run(requests, links));
-    return results.map((result) => this.#answer(plan.answers, result));
+    const serves = (): boolean => !this.#disposed && plan?.stance === this.#stance;
+    if (!plan || this.options.taps || !serves()) return undefined;
+    const answer = (results: readonly RunResult[]): void => take(results.map((result) => this.#answer(plan.answers, result)));
+    const calls = ChainedCalls.from({ plan, signal, serves, take: answer }, plan.specialization.replayable.executable, chain, from, args);
+    return calls && [plan, calls];
+  }
+
+  async #runChained(plan: CallPlan, calls: ChainedCalls): Promise<void> {
+    const { executable } = plan.specialization.replayable;
+    try {
+      await this.#whileRunning(plan, () => (executable.runChain as NonNullable<Executable["runChain"]>).call(executable, calls));
+    } finally {
+      this.counters.calls += calls.made;
+      this.counters.capturedCalls += calls.made;
+      this.#lastArguments = calls.last;
+    }
   }
 
   async #runPlan(plan: CallPlan, request: RunRequest): Promise<unknown> {

@@ -119,13 +119,12 @@ export class KronosGenerator {
       // Steps follow each other without a look at their tokens until a window slides; then all rows go candle by candle.
       const longest = Math.max(...run.rows.map(({ length }) => length));
       const most = slid.length > 0 ? 1 : Math.min(steps, window - longest + 1) - step;
-      let made = 1;
       if (held.length > 0) {
         if (incremental?.rows.length !== held.length) incremental = this.#stepArguments(run, held);
-        made = await this.#steps(run, step, most, incremental);
+        await this.#steps(run, step, most, incremental);
       }
       if (slid.length > 0) await this.#windows(run, step, slid, sliding);
-      step += made;
+      step += most;
     }
     const values = await this.#decode(run);
     return { context, tokens: run.rows.map(({ coarse, fine }) => ({ coarse, fine })), values };
@@ -243,18 +242,20 @@ export class KronosGenerator {
     return new StepArguments(run, rows, { own, prefix, rotary: this.#rotaryFor(run.request.window) });
   }
 
-  /** The next candles of paths whose window still holds all tokens, at most `most`: one token each. Answers how many there are. */
-  async #steps(run: Run, first: number, most: number, inputs: StepArguments): Promise<number> {
+  /** The next `most` candles of paths whose window still holds all tokens: one token each. */
+  async #steps(run: Run, first: number, most: number, inputs: StepArguments): Promise<void> {
     const program = this.#program("step", run.request.forced !== undefined, (given: StepInputs) => this.#network.step(given));
     const argumentsOf = (index: number): [StepInputs] => [inputs.at(first + index)];
-    const candles = await program.runChain({ most, argumentsOf, carried: inputs.carried }, run.request.signal);
+    const { signal } = run.request;
     let accepted = 0;
-    for (const candle of candles) {
-      // Who is told of a candle may abort: nothing more is said then, and the next step throws.
-      if (accepted > 0 && run.request.signal?.aborted) break;
-      run.accept(first + accepted++, inputs.rows, candle, program.taps());
-    }
-    return accepted;
+    const take = (candles: Candle[]): void => {
+      for (const candle of candles) {
+        // Who is told of a candle may abort: nothing more is said then, and what runs next throws.
+        if (accepted > 0 && signal?.aborted) return;
+        run.accept(first + accepted++, inputs.rows, candle, program.taps());
+      }
+    };
+    await program.runChain({ most, argumentsOf, carried: inputs.carried }, take, signal);
   }
 
   /** Tables for windows of usual length; a longer one makes larger tables, which is one recompile. */

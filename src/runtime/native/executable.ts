@@ -7,6 +7,7 @@ import {
   type ChainLinks,
   type Executable,
   type KernelProfile,
+  type RunChain,
   type RunRequest,
   type RunResult,
   type WatchedLaunch,
@@ -16,6 +17,7 @@ import { NativeChain, runsTogether, type ChainParts } from "./chain.js";
 import { runStatus, stepLayout, type NativeBuffer, type NativeLibrary, type RunOptions } from "./contract.js";
 import { bytesOf, copyPlaces, fillPlaces, placeAt, type Place } from "./places.js";
 import type { RunRecorder } from "./recording.js";
+import { runAhead, type Part } from "./run-ahead.js";
 import { writeStepTable } from "./step-table.js";
 import { stateFrees, useStates, type NativeState } from "./state.js";
 
@@ -147,6 +149,7 @@ export class NativeExecutable implements Executable {
 
   run(request: RunRequest): Promise<RunResult> {
     return this.#inTurn(request, async (binding, start) => {
+      this.#runs++;
       const calls = this.#foreignCalls;
       const options = this.#options(binding, this.recorder.isOpen);
       await this.#launchAll(binding, options, request);
@@ -162,19 +165,38 @@ export class NativeExecutable implements Executable {
     return this.#chainable.length;
   }
 
-  runChain(requests: readonly RunRequest[], links: ChainLinks): Promise<RunResult[]> {
-    const request = requests[0] as RunRequest;
-    return this.#inTurn(request, async (binding, start) => {
-      const { length } = requests;
-      this.#runs += length - 1;
-      const chain = this.#chainOf(binding, links, this.chainLength(request));
-      chain.fill(requests);
+  runChain(chain: RunChain): Promise<void> {
+    return this.#inTurn(chain.first, async (binding, start) => {
+      const native = this.#chainOf(binding, chain.links, this.chainLength(chain.first));
       const options = this.#options(binding, this.recorder.isOpen);
-      await this.#launch(chain.table.address, length * this.program.launches.length, length * binding.flops, options, request);
-      const results = chain.results(length);
-      if (options.profile) this.#record(chain.table, length, request, 1, start);
-      return results;
+      native.begin(chain.first);
+      let parts = 0;
+      let from = start;
+      const next = (): Part | undefined => {
+        const half = parts % 2 === 0 ? 0 : 1;
+        let count = 0;
+        for (let request = parts === 0 ? chain.first : chain.next(); request; request = count < native.length ? chain.next() : undefined)
+          native.fill(half, count++, request);
+        if (count === 0) return undefined;
+        parts++;
+        const take = (): void => {
+          const results = native.results(half, count);
+          if (options.profile) this.#record(native.tableOf(half), count, chain.first, 1, from);
+          from = performance.now();
+          chain.take(results);
+        };
+        return { ended: this.#handOver(native.tableOf(half), count, options, chain.first), take };
+      };
+      await runAhead(next, () => void (this.#abort[0] = 1));
     });
+  }
+
+  async #handOver(table: NativeBuffer, runs: number, options: RunOptions, request: RunRequest): Promise<void> {
+    this.#runs += runs;
+    this.#foreignCalls++;
+    this.#waits++;
+    this.#check(await this.library.submit(table.address, runs * this.program.launches.length, options), request);
+    this.#lastTurn = performance.now();
   }
 
   #chainOf(binding: Binding, links: ChainLinks, length: number): NativeChain {
@@ -196,7 +218,6 @@ export class NativeExecutable implements Executable {
     if (request.signal?.aborted) throw new AbortedError(request.signal.reason);
     const start = performance.now();
     const { binding, states } = this.#prepare(request);
-    this.#runs++;
     const release = useStates(states);
     const deafen = request.signal && whenAborted(request.signal, this.#abortRun);
     this.#running++;
@@ -251,6 +272,7 @@ export class NativeExecutable implements Executable {
 
   measure(request: RunRequest): Promise<KernelProfile[]> {
     return this.#inTurn(request, async (binding) => {
+      this.#runs++;
       const { length } = this.program.launches;
       this.#check(await this.library.submit(binding.table.address, length, this.#options(binding, true)), request);
       return this.#profileOf(binding, request);

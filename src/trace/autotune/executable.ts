@@ -8,7 +8,7 @@ import type { KernelLaunch, Program } from "../../ir/kernel.js";
 import { scheduleDifference, type KernelSchedule } from "../../ir/schedule.js";
 import {
   AbortedError,
-  type ChainLinks,
+  type RunChain,
   type CompiledGraph,
   type Device,
   type Executable,
@@ -329,8 +329,8 @@ export class AutotuneExecutable implements Executable {
     return this.isReady(request) ? (this.#of(request).chainLength?.(request) ?? 1) : 1;
   }
 
-  runChain(requests: readonly RunRequest[], links: ChainLinks): Promise<RunResult[]> {
-    const made = this.#of(requests[0] as RunRequest).runChain?.(requests, links);
+  runChain(chain: RunChain): Promise<void> {
+    const made = this.#of(chain.first).runChain?.(chain);
     return made ?? Promise.reject(new Error(`runs of ${this.#name} are made one at a time`));
   }
 
