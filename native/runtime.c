@@ -461,7 +461,7 @@ static void share_step(Step *step, int64_t thread, int64_t threads, char *scratc
   run_chunks(step, grain, (dealt * thread + threads - 1) / threads, (dealt * (thread + 1) + threads - 1) / threads, scratch);
   if (open == 0) return;
   /* Half a lot at a time where lots may be divided: few of them are many units, and threads should be ready together. */
-  const int64_t lot = step->flags & DIVISIBLE && grain > 1 ? grain / 2 : grain, first = dealt * grain / lot, lots = (step->units + lot - 1) / lot - first;
+  const int64_t lot = step->flags & DIVISIBLE && grain > 1 ? grain / 2 : grain, first = dealt * grain / lot, lots = chunks_of(step, lot) - first;
   const int64_t pieces = lots < 4 * threads ? lots : 4 * threads;
   for (int64_t piece; (piece = atomic_fetch_add_explicit(&step->claimed, 1, memory_order_relaxed)) < pieces;)
     run_chunks(step, lot, first + lots * piece / pieces, first + lots * (piece + 1) / pieces, scratch);

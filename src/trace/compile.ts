@@ -16,7 +16,7 @@ import {
   type Leaf,
 } from "./arguments.js";
 import { CallTracing, replayOf, type TraceOutcome } from "./call-tracing.js";
-import { ChainedCalls, type Chain } from "./chain.js";
+import { chainedCalls, type Chain } from "./chain.js";
 import { CheckCounts, checkSetting, type CheckSetting } from "./check.js";
 import { emitEvent } from "./events.js";
 import { autotuned, Loader } from "./loader.js";
@@ -158,41 +158,38 @@ export class CompiledCore {
     return this.#runPlan(plan, plan.request([...call.arrays.values()], signal, false));
   }
 
-  /** Runs a chain of calls and hands on the answers of those that went in one foreign call, while the next of them run: such that repeat the last call in all but data. */
+  /** Runs a chain of calls. Those that repeat the last call in all but data go together: answers of one foreign call are handed on while the next runs. */
   async callChain(chain: Chain, take: (answers: unknown[]) => void, signal?: AbortSignal): Promise<void> {
     for (let made = 0; made < chain.most;) {
       const args = chain.argumentsOf(made);
-      const calls = this.#chained(chain, made, args, take, signal);
-      if (calls) await this.#runChained(...calls);
-      else take([await this.call(args, signal)]);
-      made += calls ? calls[1].made : 1;
+      const together = await this.#callTogether(chain, made, args, take, signal);
+      if (together === 0) take([await this.call(args, signal)]);
+      made += together || 1;
     }
   }
 
-  #chained(
+  /** How many calls of a chain went together, from `from` on, whose arguments are `args`; 0 where that one has to go alone. */
+  async #callTogether(
     chain: Chain,
     from: number,
     args: readonly unknown[],
     take: (answers: unknown[]) => void,
     signal: AbortSignal | undefined,
-  ): [CallPlan, ChainedCalls] | undefined {
+  ): Promise<number> {
     const [plan] = this.#plans;
     const serves = (): boolean => !this.#disposed && plan?.stance === this.#stance;
-    if (!plan || this.options.taps || !serves()) return undefined;
+    if (!plan || this.options.taps || !serves()) return 0;
     const answer = (results: readonly RunResult[]): void => take(results.map((result) => this.#answer(plan.answers, result)));
-    const calls = ChainedCalls.from({ plan, signal, serves, take: answer }, plan.specialization.replayable.executable, chain, from, args);
-    return calls && [plan, calls];
-  }
-
-  async #runChained(plan: CallPlan, calls: ChainedCalls): Promise<void> {
-    const { executable } = plan.specialization.replayable;
+    const calls = chainedCalls({ plan, signal, serves, take: answer }, chain, from, args);
+    if (!calls) return 0;
     try {
-      await this.#whileRunning(plan, () => (executable.runChain as NonNullable<Executable["runChain"]>).call(executable, calls));
+      await this.#whileRunning(plan, calls.run);
     } finally {
       this.counters.calls += calls.made;
       this.counters.capturedCalls += calls.made;
       this.#lastArguments = calls.last;
     }
+    return calls.made;
   }
 
   async #runPlan(plan: CallPlan, request: RunRequest): Promise<unknown> {

@@ -55,7 +55,6 @@ export interface ChainParts {
 export class NativeChain {
   readonly #memory: NativeBuffer;
   readonly #halves: readonly [Half, Half];
-  readonly #program: Program;
   readonly #inputBytes: readonly number[];
   readonly #outputBytes: readonly number[];
 
@@ -67,7 +66,6 @@ export class NativeChain {
   ) {
     const { library, program, sizes } = parts;
     const rounded = (bytes: number): number => Math.ceil(bytes / line) * line;
-    this.#program = program;
     this.#inputBytes = program.inputs.map((input) => rounded(bytesOf(input, sizes)));
     this.#outputBytes = program.outputs.map(({ source }) =>
       rounded(evaluateDim((program.buffers[source.kind === "value" ? source.buffer : 0] as ProgramBuffer).bytes, sizes)),
@@ -88,7 +86,7 @@ export class NativeChain {
   #outputs(offset: number): Outputs {
     let at = this.#inputBytes.reduce((sum, bytes) => sum + bytes, offset);
     const buffers = new Map<number, number>();
-    const places = this.#program.outputs.map((output, index): Place => {
+    const places = this.parts.program.outputs.map((output, index): Place => {
       const { buffer } = output.source as BufferReference & { kind: "value" };
       if (!buffers.has(buffer)) buffers.set(buffer, at);
       at += this.#outputBytes[index] as number;
@@ -129,7 +127,7 @@ export class NativeChain {
 
   /** Puts the inputs of run `run` of a half in place. The half must not be running. */
   fill(half: 0 | 1, run: number, request: RunRequest): void {
-    fillPlaces((this.#halves[half].links[run] as Link).inputs, request, this.#program.name);
+    fillPlaces((this.#halves[half].links[run] as Link).inputs, request, this.parts.program.name);
   }
 
   tableOf(half: 0 | 1): NativeBuffer {

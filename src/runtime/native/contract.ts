@@ -42,7 +42,7 @@ export const stepFlags = {
   barrier: 1,
   /** All units run on the calling thread. */
   serial: 2,
-  /** The grain is a wish: where that leaves a thread less than two of it, threads take half as many units together, or a quarter, and so on. */
+  /** The grain is a wish: where that leaves a thread less than two of it, threads take half as many units together, or a quarter, and so on; half of that towards the end. */
   divisible: 4,
 } as const;
 

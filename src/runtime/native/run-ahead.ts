@@ -13,11 +13,11 @@ export interface Part {
  * `next` or of a `take`, after it has called `stop` and every part that was handed over has ended.
  */
 export async function runAhead(next: () => Part | undefined, stop: () => void): Promise<void> {
-  const open = new Set<Promise<unknown>>();
+  // Of all that were handed over; an error among them is thrown in its turn.
+  let ended: Promise<unknown> = Promise.resolve();
   const begin = (): Part | undefined => {
     const part = next();
-    // Awaited in its turn; an error before that is not one that nobody sees.
-    if (part) open.add(part.ended.catch(() => undefined));
+    if (part) ended = Promise.allSettled([ended, part.ended]);
     return part;
   };
   try {
@@ -29,7 +29,7 @@ export async function runAhead(next: () => Part | undefined, stop: () => void): 
     }
   } catch (error) {
     stop();
-    await Promise.all(open);
+    await ended;
     throw error;
   }
 }
