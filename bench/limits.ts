@@ -38,20 +38,29 @@ const peakKernel = (isa: TargetIsa): string => {
 `;
 };
 
-const streamKernel = (isa: TargetIsa): string => {
+/** Ways of reading memory once: which of them is the fastest depends on how the processor fetches by itself. */
+const streams = [
+  { name: "stream_read", sides: 1, aheadBytes: 8192 },
+  { name: "stream_pair", sides: 2, aheadBytes: 0 },
+] as const;
+
+const streamKernel = (isa: TargetIsa, { name, sides, aheadBytes }: (typeof streams)[number]): string => {
   const { lanes } = isaTable[isa].tile;
   const [type, suffix] = [`f32x${lanes}`, lanes === 16 ? "f32" : `f32x${lanes}`];
-  return `void stream_read(char *const *p, const int64_t *n, int64_t begin, int64_t end, char *scratch) {
+  const ahead = aheadBytes === 0 ? "" : ` __builtin_prefetch((const char *)(data + i + ${lanes} * j) + ${aheadBytes}, 0, 3);`;
+  return `void ${name}(char *const *p, const int64_t *n, int64_t begin, int64_t end, char *scratch) {
   (void)scratch;
   for (int64_t unit = begin; unit < end; unit++) {
-    const float *const data = (const float *)p[1] + unit * n[0];
+    const int64_t side = n[0] / ${sides};
+    const float *const first = (const float *)p[1] + unit * n[0];
     ${type} a[8];
 #pragma GCC unroll 8
     for (int j = 0; j < 8; j++) a[j] = splat_${suffix}(0);
-    for (int64_t i = 0; i < n[0]; i += ${8 * lanes}) {
+    for (int64_t i = 0; i < side; i += ${8 * lanes})
+      for (const float *data = first; data < first + n[0]; data += side) {
 #pragma GCC unroll 8
-      for (int j = 0; j < 8; j++) { a[j] += load_${suffix}(data + i + ${lanes} * j); __builtin_prefetch((const char *)(data + i + ${lanes} * j) + 8192, 0, 3); }
-    }
+        for (int j = 0; j < 8; j++) { a[j] += load_${suffix}(data + i + ${lanes} * j);${ahead} }
+      }
 #pragma GCC unroll 8
     for (int j = 1; j < 8; j++) a[0] += a[j];
     store_${suffix}((float *)p[0] + 16 * unit, a[0]);
@@ -61,7 +70,7 @@ const streamKernel = (isa: TargetIsa): string => {
 };
 
 const source = ({ isa }: NativeLibrary): string => {
-  const kernels = peakKernel(isa) + streamKernel(isa);
+  const kernels = peakKernel(isa) + streams.map((stream) => streamKernel(isa, stream)).join("");
   return prelude(isa, kernels) + kernels;
 };
 
@@ -76,7 +85,9 @@ export class LimitMeter {
 
   constructor() {
     this.#library = loadNativeLibrary();
-    this.#entries = this.#library.buildSync([{ name: "limits", symbols: ["fma_peak", "stream_read"], text: source(this.#library) }]);
+    this.#entries = this.#library.buildSync([
+      { name: "limits", symbols: ["fma_peak", ...streams.map(({ name }) => name)], text: source(this.#library) },
+    ]);
     this.#data = this.#library.allocate(streamBytes, { huge: true });
     this.#out = this.#library.allocate(4096);
     this.#table = this.#library.allocate(4096);
@@ -109,8 +120,9 @@ export class LimitMeter {
       seconds("fma_peak", threads, 0) /
       1e9;
     const units = threads * 8;
-    const perUnit = Math.floor(streamBytes / 4 / units / 128) * 128;
-    const limits = { fmaGflops: fma, streamGBs: (perUnit * units * 4) / seconds("stream_read", units, perUnit) / 1e9 };
+    const perUnit = Math.floor(streamBytes / 4 / units / 256) * 256;
+    const fastest = Math.min(...streams.map(({ name }) => seconds(name, units, perUnit)));
+    const limits = { fmaGflops: fma, streamGBs: (perUnit * units * 4) / fastest / 1e9 };
     const before = this.#best.get(threads) ?? limits;
     this.#best.set(threads, {
       fmaGflops: Math.max(before.fmaGflops, limits.fmaGflops),

@@ -21,6 +21,7 @@ import {
   lineBytes,
   lowDepth,
   lowRows,
+  pairRows,
   panelColumns,
   panelsOf,
   stripColumns,
@@ -47,6 +48,15 @@ interface XAddress {
   readonly pointer: string;
   readonly stride: string;
 }
+
+/** One of several ways to the sums of a panel: taken where its test holds; a last one without a test takes the rest. */
+interface Way {
+  readonly test?: string;
+  readonly emit: () => void;
+}
+
+/** Two panels that few rows take up side by side: two weights of one panel, or one weight's panels of two units. */
+type Pairing = "weights" | "units";
 
 export class ContractionEmitter {
   readonly #depth: number;
@@ -299,11 +309,11 @@ export class ContractionEmitter {
     const panel = firstPanel === 0 ? "panel" : `(panel - ${firstPanel})`;
     const panelElements = this.#depth * panelColumns;
     const weights = segment.contractions.map((node) => this.#weight(node, panel, panelElements, packed));
-    writer.line(`const int64_t column0 = ${panel} * ${panelColumns};`);
+    writer.line(`${this.#pairing(segment) === "units" ? "" : "const "}int64_t column0 = ${panel} * ${panelColumns};`);
     const part = this.#partOf(segment);
     if (part !== undefined)
       writer.line(`const int64_t columns = column0 + ${panelColumns} <= ${segment.width} ? ${panelColumns} : ${part};`);
-    if (this.#cut) this.#emitCut(segment, x, weights);
+    if (this.#cut) this.#emitCut(segment, panel, x, weights);
     else this.#emitUncut(segment, x, weights);
   }
 
@@ -338,20 +348,57 @@ export class ContractionEmitter {
    * Pieces of k outside, tiles inside: a piece stays in the first-level cache while all rows pass, and the tiles fetch the next piece, a share each. High tiles take
    * part of the panel's columns, low ones all of them.
    */
-  #emitCut(segment: ContractionSegment, x: XAddress, weights: readonly string[]): void {
+  #emitCut(segment: ContractionSegment, panel: string, x: XAddress, weights: readonly string[]): void {
     const { writer } = this;
     const { blockRows } = this.schedule;
+    const [pairing, part] = [this.#pairing(segment), this.#partOf(segment)];
     weights.forEach((_, index) => {
-      const area = (this.#sums[index] ??= writer.scratch(blockRows * panelColumns));
-      writer.line(`float *const sums${index} = ${area};`);
+      const area = (this.#sums[index] ??= writer.scratch(Math.max(blockRows, 2 * pairRows) * panelColumns));
+      writer.line(`float *${pairing === "units" ? "" : "const "}sums${index} = ${area};`);
     });
-    const part = this.#partOf(segment);
-    if (part !== undefined) {
-      writer.block(`if (columns == ${part})`, () => this.#emitStrips(segment, part, x, weights));
-      writer.block("else", () => this.#emitPieces(segment, x, weights));
-    } else this.#emitPieces(segment, x, weights);
+    const whole = Math.floor(segment.width / panelColumns);
+    if (pairing === "units")
+      writer.line(`const int64_t together = count <= ${pairRows} && unit + 1 < end && ${panel} + 1 < ${whole} ? 2 : 1;`);
+    const few = pairing === "units" ? "together == 2" : `count <= ${pairRows} && ${panel} < ${whole}`;
+    this.#emitFirstOf([
+      ...(pairing ? [{ test: few, emit: () => this.#emitPair(segment, x, weights) }] : []),
+      ...(part === undefined ? [] : [{ test: `columns == ${part}`, emit: () => this.#emitStrips(segment, part, x, weights) }]),
+      { emit: () => this.#emitPieces(segment, x, weights) },
+    ]);
     writer.line("const int64_t m = 0;");
-    writer.block("for (int64_t i = 0; i < count; i++)", () => this.#emitEpilogue(segment));
+    const epilogue = (): void => writer.block("for (int64_t i = 0; i < count; i++)", () => this.#emitEpilogue(segment));
+    if (pairing !== "units") return epilogue();
+    writer.block(
+      `for (int64_t side = 0; side < together; side++, column0 += ${panelColumns}, sums0 += ${pairRows * panelColumns})`,
+      epilogue,
+    );
+    writer.line("unit += together - 1;");
+  }
+
+  #emitFirstOf(ways: readonly Way[]): void {
+    ways.forEach(({ test, emit }, index) => {
+      const head = [...(index > 0 ? ["else"] : []), ...(test === undefined ? [] : [`if (${test})`])].join(" ");
+      if (head === "") emit();
+      else this.writer.block(head, emit);
+    });
+  }
+
+  /** What lies side by side for few rows, where the schedule fetches nothing ahead. */
+  #pairing({ contractions }: ContractionSegment): Pairing | undefined {
+    const [first, second] = contractions as readonly [Node, Node | undefined];
+    const { prefetchBytes, inner } = this.schedule;
+    if (!this.#cut || prefetchBytes > 0 || contractions.some(({ op }) => op !== "linear")) return undefined;
+    if (!second) return inner === "panels" ? "units" : undefined;
+    return contractions.length === 2 && storedAs(first) === storedAs(second) ? "weights" : undefined;
+  }
+
+  #emitPair({ contractions }: ContractionSegment, x: XAddress, weights: readonly string[]): void {
+    const { writer } = this;
+    const stored = storedAs(contractions[0] as Node);
+    const [first, second] = weights as readonly [string, string | undefined];
+    writer.line(`const ${cType[stored]} *const panels[2] = {${first}, ${second ?? `${first} + ${this.#depth * panelColumns}`}};`);
+    writer.line(`float *const sums[2] = {sums0, ${second ? "sums1" : `sums0 + ${pairRows * panelColumns}`}};`);
+    writer.line(`tile_pair${storedSuffix(stored) + this.#suffix}(count, ${x.pointer}, ${x.stride}, panels, ${this.#depth}, sums);`);
   }
 
   /** The sums of a panel's first `columns`, in pieces that take as long as those of whole panels. */

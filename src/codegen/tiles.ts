@@ -1,7 +1,7 @@
 /** The accumulator tiles of contractions as C functions: rows times columns of a panel, one fma chain per output. Must not know kernels or where x comes from. */
 import { dtypes } from "../ir/dtype.js";
 import type { ContractionSchedule } from "../ir/schedule.js";
-import { formOf } from "./c-scalar.js";
+import { formOf, type Lanes } from "./c-scalar.js";
 import { isaTable, type TargetIsa } from "./helpers.js";
 import { usualContractionSchedule } from "./schedule.js";
 import { storedSuffix, type Stored } from "./stored.js";
@@ -53,6 +53,12 @@ export const columnsOf = (rows: number, tile: Tile, lanes: number): number =>
       columns % lanes === 0 && (columns === tile.columns || (columns > tile.columns && rows * columns <= tile.rows * tile.columns)),
   ) as number;
 
+/** Rows up to which two panels are taken up side by side where nothing is fetched ahead. */
+export const pairRows = 3;
+
+/** Depth of the pieces of two panels that the first row brings into the first-level cache for the others. */
+const pairDepth = 32;
+
 /** C text two columns further in; directives stay where they are. */
 const indented = (text: string): string => text.replace(/^(?=[^#\n])/gm, "  ");
 
@@ -100,6 +106,37 @@ export interface TileForms {
   readonly cut: boolean;
   /** A last panel is computed in part. */
   readonly strips: boolean;
+}
+
+/** Few rows over two panels: C text of a function beside the tile's own. */
+function pairFunction(tile: Tile, lanes: Lanes, suffix: string, stored: Stored): string {
+  const [vectors, low] = [panelColumns / lanes, lowRows(tile, lanes)];
+  const [type, form] = [`f32x${lanes}`, formOf("f32", lanes)];
+  const load = `${stored === "f32" ? "load" : "widen"}_${form}(panels[p] + k * ${panelColumns} + ${lanes} * v)`;
+  const each = (deeper: string): string => `#pragma GCC unroll 2
+${deeper}for (int p = 0; p < 2; p++)
+#pragma GCC unroll ${vectors}
+${deeper}  for (int v = 0; v < ${vectors}; v++)`;
+  return `/*
+ * Few rows over two panels: the first row takes lines of one and of the other by turns, as the processor follows two streams from memory faster than one, and slower
+ * where prefetches come between. Further rows find the piece in the cache.
+ */
+static __attribute__((noinline, unused)) void tile_pair${suffix}(int64_t rows, const float *a, int64_t stride, const ${cType[stored]} *const *panels, int64_t depth, float *const *sums) {
+  const int64_t piece = rows == 1 ? depth : ${pairDepth};
+  for (int64_t from = 0; from < depth; from += piece) {
+    const int64_t to = from + piece < depth ? from + piece : depth;
+    ${type} sum[2][${vectors}];
+${each("    ")} sum[p][v] = from > 0 ? load_${form}(sums[p] + ${lanes} * v) : splat_${form}(0);
+    for (int64_t k = from; k < to; k++) {
+      const ${type} x = splat_${form}(a[k]);
+${each("      ")} sum[p][v] = fma_${form}(x, ${load}, sum[p][v]);
+    }
+${each("    ")} store_${form}(sums[p] + ${lanes} * v, sum[p][v]);
+    for (int64_t m = 1; m < rows; m += ${low})
+      for (int p = 0; p < 2; p++) tile_low${suffix}(rows - m < ${low} ? rows - m : ${low}, a + m * stride + from, stride, panels[p] + from * ${panelColumns}, to - from, sums[p] + m * ${panelColumns}, from > 0);
+  }
+}
+`;
 }
 
 /** The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. Weights stored as bf16 are widened, which is exact, as they are loaded. */
@@ -153,8 +190,8 @@ ${indented(oneStep(isa, tile, load, fetch))}
 }
 `;
   // Where fetching has to go along with every step, turns of several steps would fetch in bursts.
-  const walk =
-    unrolled === 1 ? steps(each) : `if (fetch == 1)\n${indented(steps(each))}else\n#pragma GCC unroll ${unrolled}\n${indented(steps(""))}`;
+  const turns = unrolled === 1 ? steps("") : `#pragma GCC unroll ${unrolled}\n${steps("")}`;
+  const walk = each === "" ? turns : `if (fetch == 1)\n${indented(steps(each))}else\n${indented(turns)}`;
   const accumulate = `/*
  * out[m][0 .. width - 1] = sum over k of a[m][k] * b[k][0 .. width - 1], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs
  * ahead across panel ends (1), takes lines of what comes next every \`step\` k (2), or also the next rows of a and out (3), or the strips' own lines of one row of b every \`step\` k (4).
@@ -189,5 +226,10 @@ ${indented(indented(indented(walk)))}    }
   }
 }
 `;
-  return [accumulate, cut ? pieces : uncut, ...(strips ? [parts] : [])];
+  return [
+    accumulate,
+    cut ? pieces : uncut,
+    ...(cut && prefetchBytes === 0 ? [pairFunction(tile, lanes, suffix, stored)] : []),
+    ...(strips ? [parts] : []),
+  ];
 }

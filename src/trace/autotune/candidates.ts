@@ -40,7 +40,7 @@ function streamingChanges(usual: ContractionSchedule, rows: number, target: Devi
   // Tiles of a cut block share the fetching of the next piece; only one that is alone runs ahead.
   const alone = usual.chunkDepth === 0 || usual.panelsTogether > 1 || rows <= lowRows(tileOf(usual), isaTable[target].tile.lanes);
   if (rows > fewRows || !alone) return [];
-  return [0, 2048, 16384].filter((bytes) => bytes !== usual.prefetchBytes).map((prefetchBytes) => ({ prefetchBytes }));
+  return [0, 2048, 8192, 16384].filter((bytes) => bytes !== usual.prefetchBytes).map((prefetchBytes) => ({ prefetchBytes }));
 }
 
 /** Tiles that do other work than the usual one on this many rows. */
