@@ -13,8 +13,8 @@ import { RandomSchedules } from "./random-schedule.js";
 
 const seed = Number(process.env["TEMPOGRAPH_FUZZ_SEED"] ?? 1);
 const rows = sizeVar("rows", 0, 1024);
-/** Around the edges of tiles and blocks. */
-const counts = [0, 1, 7, 8, 9, 63, 64, 65, 255, 256, 257].map((count) => ({ rows: count }));
+/** Around the edges of pairs, tiles and blocks. */
+const counts = [0, 1, 2, 3, 4, 7, 8, 9, 63, 64, 65, 255, 256, 257].map((count) => ({ rows: count }));
 
 function contraction(name: string, build: (c: CaseBuilder) => void): GraphCase {
   const c = new CaseBuilder(name);

@@ -193,6 +193,18 @@ describe("the contraction's inner loop", () => {
             expect(loop.filter((text) => text.startsWith(instruction))).toHaveLength(stored === "bf16" ? steps * tile.vectors : 0);
         }
       });
+
+  const narrow = wide.filter(({ target }) => usualContractionSchedule(64, false, target).prefetchBytes === 0);
+  for (const { target, on, missing, skipped } of narrow)
+    it.skipIf(missing)(`${target}: one row over two panels, one fma per vector of both, no prefetch between${skipped}`, () => {
+      const c = new CaseBuilder("pair");
+      c.output(c.add("linear", [c.f32([sizeVar("rows", 0, 64), 64], noise(1))], {}, [c.weight(96, 64, noise(2))]));
+      const loops = loopsOf(disassembly(target, on, c.finish([])), "tile_pair").filter((loop) => fmas(loop) > 0);
+      expect(loops).toHaveLength(1);
+      const [loop] = loops as [string[]];
+      expect(fmas(loop) % (96 / isaTable[target].tile.lanes)).toBe(0);
+      expect([...separate(loop), ...spilled(loop), ...loop.filter((text) => text.startsWith("prefetch"))]).toEqual([]);
+    });
 });
 
 describe("the attention's inner loops", () => {
