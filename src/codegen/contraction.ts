@@ -21,10 +21,12 @@ import {
   lineBytes,
   lowDepth,
   lowRows,
+  mostStreams,
   pairRows,
   panelColumns,
   panelsOf,
   stripColumns,
+  streamRows,
   stripRows,
   tileFunctions,
   tileOf,
@@ -55,7 +57,7 @@ interface Way {
   readonly emit: () => void;
 }
 
-/** Two panels that few rows take up side by side: two weights of one panel, or one weight's panels of two units. */
+/** Panels that few rows take up together: two weights of one panel, or one weight's panels of several units. */
 type Pairing = "weights" | "units";
 
 export class ContractionEmitter {
@@ -353,15 +355,17 @@ export class ContractionEmitter {
     const { blockRows } = this.schedule;
     const [pairing, part] = [this.#pairing(segment), this.#partOf(segment)];
     weights.forEach((_, index) => {
-      const area = (this.#sums[index] ??= writer.scratch(Math.max(blockRows, 2 * pairRows) * panelColumns));
+      const area = (this.#sums[index] ??= writer.scratch(Math.max(blockRows, mostStreams * streamRows) * panelColumns));
       writer.line(`float *${pairing === "units" ? "" : "const "}sums${index} = ${area};`);
     });
-    const whole = Math.floor(segment.width / panelColumns);
-    if (pairing === "units")
-      writer.line(`const int64_t together = count <= ${pairRows} && unit + 1 < end && ${panel} + 1 < ${whole} ? 2 : 1;`);
-    const few = pairing === "units" ? "together == 2" : `count <= ${pairRows} && ${panel} < ${whole}`;
+    const whole = `${Math.floor(segment.width / panelColumns)} - ${panel}`;
+    if (pairing === "units") {
+      writer.line(`const int64_t room = end - unit < ${whole} ? end - unit : ${whole}, most = count <= ${pairRows} ? 2 : ${mostStreams};`);
+      writer.line(`const int64_t together = count > ${streamRows} || room < 2 ? 1 : room < most ? room : most;`);
+    }
+    const few = pairing === "units" ? "together > 1" : `count <= ${streamRows} && ${whole} > 0`;
     this.#emitFirstOf([
-      ...(pairing ? [{ test: few, emit: () => this.#emitPair(segment, x, weights) }] : []),
+      ...(pairing ? [{ test: few, emit: () => this.#emitFew(segment, x, weights) }] : []),
       ...(part === undefined ? [] : [{ test: `columns == ${part}`, emit: () => this.#emitStrips(segment, part, x, weights) }]),
       { emit: () => this.#emitPieces(segment, x, weights) },
     ]);
@@ -369,7 +373,7 @@ export class ContractionEmitter {
     const epilogue = (): void => writer.block("for (int64_t i = 0; i < count; i++)", () => this.#emitEpilogue(segment));
     if (pairing !== "units") return epilogue();
     writer.block(
-      `for (int64_t side = 0; side < together; side++, column0 += ${panelColumns}, sums0 += ${pairRows * panelColumns})`,
+      `for (int64_t side = 0; side < together; side++, column0 += ${panelColumns}, sums0 += ${streamRows * panelColumns})`,
       epilogue,
     );
     writer.line("unit += together - 1;");
@@ -383,7 +387,7 @@ export class ContractionEmitter {
     });
   }
 
-  /** What lies side by side for few rows, where the schedule fetches nothing ahead. */
+  /** What few rows take up together, where the schedule has no prefetch distance of its own. */
   #pairing({ contractions }: ContractionSegment): Pairing | undefined {
     const [first, second] = contractions as readonly [Node, Node | undefined];
     const { prefetchBytes, inner } = this.schedule;
@@ -392,13 +396,22 @@ export class ContractionEmitter {
     return contractions.length === 2 && storedAs(first) === storedAs(second) ? "weights" : undefined;
   }
 
-  #emitPair({ contractions }: ContractionSegment, x: XAddress, weights: readonly string[]): void {
+  /** Sums of few rows: the least of them over two panels, more over as many as there are together. */
+  #emitFew({ contractions }: ContractionSegment, x: XAddress, weights: readonly string[]): void {
     const { writer } = this;
     const stored = storedAs(contractions[0] as Node);
     const [first, second] = weights as readonly [string, string | undefined];
-    writer.line(`const ${cType[stored]} *const panels[2] = {${first}, ${second ?? `${first} + ${this.#depth * panelColumns}`}};`);
-    writer.line(`float *const sums[2] = {sums0, ${second ? "sums1" : `sums0 + ${pairRows * panelColumns}`}};`);
-    writer.line(`tile_pair${storedSuffix(stored) + this.#suffix}(count, ${x.pointer}, ${x.stride}, panels, ${this.#depth}, sums);`);
+    const panelElements = this.#depth * panelColumns;
+    const streams = second === undefined ? "together" : "2";
+    const sides = Array.from({ length: second === undefined ? mostStreams : 2 }, (_, side) => side);
+    const panels = second === undefined ? sides.map((side) => `${first} + ${side * panelElements}`) : [first, second];
+    const sums = second === undefined ? sides.map((side) => `sums0 + ${side * streamRows * panelColumns}`) : ["sums0", "sums1"];
+    const suffix = storedSuffix(stored) + this.#suffix;
+    writer.line(`const ${cType[stored]} *const panels[] = {${panels.join(", ")}};`);
+    writer.line(`float *const sums[] = {${sums.join(", ")}};`);
+    writer.line(`if (count <= ${pairRows}) tile_pair${suffix}(count, ${x.pointer}, ${x.stride}, panels, ${this.#depth}, sums);`);
+    const after = `${first} + ${second === undefined ? "together * " : ""}${panelElements}`;
+    writer.line(`else tile_streams${suffix}(count, ${x.pointer}, ${x.stride}, ${streams}, panels, ${this.#depth}, sums, ${after});`);
   }
 
   /** The sums of a panel's first `columns`, in pieces that take as long as those of whole panels. */

@@ -56,6 +56,15 @@ export const columnsOf = (rows: number, tile: Tile, lanes: number): number =>
 /** Rows up to which two panels are taken up side by side where nothing is fetched ahead. */
 export const pairRows = 3;
 
+/** Rows up to which several panels are taken up together, piece by piece: where lines must be asked for, several streams by turns come faster than one. */
+export const streamRows = 8;
+
+/** Most panels that few rows take up together. */
+export const mostStreams = 4;
+
+/** Depth of the pieces of these panels. */
+const streamDepth = 32;
+
 /** Depth of the pieces of two panels that the first row brings into the first-level cache for the others. */
 const pairDepth = 32;
 
@@ -139,6 +148,35 @@ ${each("    ")} store_${form}(sums[p] + ${lanes} * v, sum[p][v]);
 `;
 }
 
+/** Up to `streamRows` rows over several panels: C text of a function beside the tile's own. */
+function streamsFunction(tile: Tile, isa: TargetIsa, suffix: string, stored: Stored): string {
+  const { lanes, unrolled } = isaTable[isa].tile;
+  const low = lowRows(tile, lanes);
+  const { bytes } = dtypes[stored];
+  const byHeight = Array.from({ length: low }, (_, index) => {
+    const height = index + 1;
+    const operands = `a + m * stride + k, stride, panels[p] + k * ${panelColumns}, part, sums[p] + m * ${panelColumns}, k > 0`;
+    return `          case ${height}: accumulate${suffix}(${operands}, ${height}, ${panelColumns}, ${panelColumns}, 5, step, next, some, streams, apart); break;\n`;
+  });
+  return `/* More rows over several panels, piece by piece; what comes next, in the end the panel \`after\`, is asked for all the while, some lines of each panel by turns. */
+static __attribute__((noinline, unused)) void tile_streams${suffix}(int64_t rows, const float *a, int64_t stride, int64_t streams, const ${cType[stored]} *const *panels, int64_t depth, float *const *sums, const ${cType[stored]} *after) {
+  const int64_t tiles = (rows + ${low - 1}) / ${low}, even = (tiles + ${unrolled - 1}) / ${unrolled} * ${unrolled}, apart = (const char *)panels[1] - (const char *)panels[0];
+  for (int64_t k = 0; k < depth; k += ${streamDepth}) {
+    const int64_t part = depth - k < ${streamDepth} ? depth - k : ${streamDepth}, step = even < part ? even : part, turns = (part + step - 1) / step;
+    const int64_t lines = (${(panelColumns * bytes) / lineBytes} * step + tiles - 1) / tiles;
+    const char *next = (const char *)(k + part < depth ? panels[0] + (k + part) * ${panelColumns} : after), *const stop = next + part * ${panelColumns * bytes};
+    for (int64_t p = 0; p < streams; p++)
+      for (int64_t m = 0; m < rows; m += ${low}) {
+        const int64_t some = next < stop ? lines : 0;
+        switch (rows - m < ${low} ? rows - m : ${low}) {
+${byHeight.join("")}        }
+        next += (turns + streams - 1) / streams * some * ${lineBytes};
+      }
+  }
+}
+`;
+}
+
 /** The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. Weights stored as bf16 are widened, which is exact, as they are loaded. */
 export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, { cut, strips }: TileForms, stored: Stored): string[] {
   const { rows, prefetchBytes } = tile;
@@ -157,18 +195,18 @@ export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, { cut, s
   const operands = `const float *a, int64_t stride, const ${cType[stored]} *b, int64_t depth, float *out, int carry`;
   const head = `static __attribute__((noinline, unused)) void`;
   const uncut = `${head} tile${suffix}(int64_t rows, ${operands}) {
-${byHeight(rows, (height) => call(height, true, "1, depth, 0, 0"))}
+${byHeight(rows, (height) => call(height, true, "1, depth, 0, 0, 1, 0"))}
 }
-${head} tile_full${suffix}(${operands}) { ${call(rows, true, "0, depth, 0, 0")} }
+${head} tile_full${suffix}(${operands}) { ${call(rows, true, "0, depth, 0, 0, 1, 0")} }
 `;
   const pieces = `/* Low tiles of all the panel's columns, one that is alone in its block and runs ahead by itself, and a full tile of some of them. */
 ${head} tile_low${suffix}(int64_t rows, ${operands}) {
-${low("1, depth, 0, 0")}
+${low("1, depth, 0, 0, 1, 0")}
 }
 ${head} piece_low${suffix}(int64_t rows, int64_t step, ${operands}, const char *ahead, int64_t lines) {
-${low("2, step, ahead, lines")}
+${low("2, step, ahead, lines, 1, 0")}
 }
-${head} piece_full${suffix}(${operands}, const char *ahead, int64_t lines) { ${call(rows, false, `3, ${highStep}, ahead, lines`)} }
+${head} piece_full${suffix}(${operands}, const char *ahead, int64_t lines) { ${call(rows, false, `3, ${highStep}, ahead, lines, 1, 0`)} }
 `;
   const ofStrips = (fetch: string): string =>
     byHeight(
@@ -178,8 +216,8 @@ ${head} piece_full${suffix}(${operands}, const char *ahead, int64_t lines) { ${c
   const parts = `/* The first columns of a panel that is not full. */
 ${
   cut
-    ? `${head} piece_strips${suffix}(int64_t rows, int64_t width, int64_t step, ${operands}, const char *ahead) {\n${ofStrips("4, step, ahead, 0")}\n}\n`
-    : `${head} tile_strips${suffix}(int64_t rows, int64_t width, ${operands}) {\n${ofStrips("1, depth, 0, 0")}\n}\n`
+    ? `${head} piece_strips${suffix}(int64_t rows, int64_t width, int64_t step, ${operands}, const char *ahead) {\n${ofStrips("4, step, ahead, 0, 1, 0")}\n}\n`
+    : `${head} tile_strips${suffix}(int64_t rows, int64_t width, ${operands}) {\n${ofStrips("1, depth, 0, 0, 1, 0")}\n}\n`
 }`;
   const each =
     prefetchBytes > 0 ? `  if (fetch == 1) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n` : "";
@@ -194,9 +232,10 @@ ${indented(oneStep(isa, tile, load, fetch))}
   const walk = each === "" ? turns : `if (fetch == 1)\n${indented(steps(each))}else\n${indented(turns)}`;
   const accumulate = `/*
  * out[m][0 .. width - 1] = sum over k of a[m][k] * b[k][0 .. width - 1], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs
- * ahead across panel ends (1), takes lines of what comes next every \`step\` k (2), or also the next rows of a and out (3), or the strips' own lines of one row of b every \`step\` k (4).
+ * ahead across panel ends (1), takes lines of what comes next every \`step\` k (2), or also the next rows of a and out (3), or the strips' own lines of one row of b every \`step\` k (4),
+ * or lines of several streams by turns (5).
  */
-INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int64_t width, const int fetch, int64_t step, const char *ahead, int64_t lines) {
+INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int64_t width, const int fetch, int64_t step, const char *ahead, int64_t lines, int64_t streams, int64_t apart) {
   const int vectors = columns / ${lanes};
   for (int64_t column = 0; column < width; column += columns) {
     ${type} sum[${rows}][${vectors}];
@@ -207,12 +246,16 @@ INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, 
     if (fetch == 3)
 #pragma GCC unroll ${rows}
       for (int m = 0; m < rows; m++) __builtin_prefetch(out + (rows + m) * ${panelColumns}, 0, 3);
+    int64_t stream = 0;
     for (int64_t from = 0; from < depth; from += step) {
       const int64_t to = from + step < depth ? from + step : depth;
       if (fetch == 4) {
         __builtin_prefetch(ahead, 0, 3);
         __builtin_prefetch(ahead + (width - ${stripColumns}) * ${dtypes[stored].bytes}, 0, 3);
         ahead += ${panelColumns * dtypes[stored].bytes};
+      } else if (fetch == 5) {
+        for (int64_t line = 0; line < lines; line++) __builtin_prefetch(ahead + stream * apart + line * ${lineBytes}, 0, 3);
+        if (++stream == streams) stream = 0, ahead += lines * ${lineBytes};
       } else if (fetch >= 2)
         for (int64_t fetched = 0; fetched < lines; fetched++, ahead += ${lineBytes}) __builtin_prefetch(ahead, 0, fetch == 3 ? 2 : 3);
       if (fetch == 3)
@@ -229,7 +272,7 @@ ${indented(indented(indented(walk)))}    }
   return [
     accumulate,
     cut ? pieces : uncut,
-    ...(cut && prefetchBytes === 0 ? [pairFunction(tile, lanes, suffix, stored)] : []),
+    ...(cut && prefetchBytes === 0 ? [pairFunction(tile, lanes, suffix, stored), streamsFunction(tile, isa, suffix, stored)] : []),
     ...(strips ? [parts] : []),
   ];
 }
