@@ -51,7 +51,7 @@ interface XAddress {
   readonly stride: string;
 }
 
-/** One of several ways to the sums of a panel: taken where its test holds; a last one without a test takes the rest. */
+/** One of several pieces of a kernel: taken where its test holds; a last one without a test takes the rest. */
 interface Way {
   readonly test?: string;
   readonly emit: () => void;
@@ -166,19 +166,13 @@ export class ContractionEmitter {
       }
       const x = this.#operand(area);
       let start = 0;
-      kernel.segments.forEach((segment, index) => {
-        const end = start + panelsOf(segment.width);
-        const head =
-          index === 0
-            ? kernel.segments.length === 1
-              ? ""
-              : `if (panel < ${end})`
-            : index === kernel.segments.length - 1
-              ? "else"
-              : `else if (panel < ${end})`;
-        writer.block(head, () => this.#emitSegment(segment, start, x, packed));
-        start = end;
+      const ways = kernel.segments.map((segment, index): Way => {
+        const firstPanel = start;
+        start += panelsOf(segment.width);
+        const emit = (): void => this.#emitSegment(segment, firstPanel, x, packed);
+        return index === kernel.segments.length - 1 ? { emit } : { test: `panel < ${start}`, emit };
       });
+      this.#emitFirstOf(ways);
     });
   }
 
@@ -311,11 +305,12 @@ export class ContractionEmitter {
     const panel = firstPanel === 0 ? "panel" : `(panel - ${firstPanel})`;
     const panelElements = this.#depth * panelColumns;
     const weights = segment.contractions.map((node) => this.#weight(node, panel, panelElements, packed));
-    writer.line(`${this.#pairing(segment) === "units" ? "" : "const "}int64_t column0 = ${panel} * ${panelColumns};`);
+    const pairing = this.#pairing(segment);
+    writer.line(`${pairing === "units" ? "" : "const "}int64_t column0 = ${panel} * ${panelColumns};`);
     const part = this.#partOf(segment);
     if (part !== undefined)
       writer.line(`const int64_t columns = column0 + ${panelColumns} <= ${segment.width} ? ${panelColumns} : ${part};`);
-    if (this.#cut) this.#emitCut(segment, panel, x, weights);
+    if (this.#cut) this.#emitCut(segment, pairing, panel, x, weights);
     else this.#emitUncut(segment, x, weights);
   }
 
@@ -350,10 +345,10 @@ export class ContractionEmitter {
    * Pieces of k outside, tiles inside: a piece stays in the first-level cache while all rows pass, and the tiles fetch the next piece, a share each. High tiles take
    * part of the panel's columns, low ones all of them.
    */
-  #emitCut(segment: ContractionSegment, panel: string, x: XAddress, weights: readonly string[]): void {
+  #emitCut(segment: ContractionSegment, pairing: Pairing | undefined, panel: string, x: XAddress, weights: readonly string[]): void {
     const { writer } = this;
     const { blockRows } = this.schedule;
-    const [pairing, part] = [this.#pairing(segment), this.#partOf(segment)];
+    const part = this.#partOf(segment);
     weights.forEach((_, index) => {
       const area = (this.#sums[index] ??= writer.scratch(Math.max(blockRows, mostStreams * streamRows) * panelColumns));
       writer.line(`float *${pairing === "units" ? "" : "const "}sums${index} = ${area};`);
@@ -382,8 +377,7 @@ export class ContractionEmitter {
   #emitFirstOf(ways: readonly Way[]): void {
     ways.forEach(({ test, emit }, index) => {
       const head = [...(index > 0 ? ["else"] : []), ...(test === undefined ? [] : [`if (${test})`])].join(" ");
-      if (head === "") emit();
-      else this.writer.block(head, emit);
+      this.writer.block(head, emit);
     });
   }
 
@@ -400,17 +394,22 @@ export class ContractionEmitter {
   #emitFew({ contractions }: ContractionSegment, x: XAddress, weights: readonly string[]): void {
     const { writer } = this;
     const stored = storedAs(contractions[0] as Node);
-    const [first, second] = weights as readonly [string, string | undefined];
+    const [first] = weights as readonly [string];
     const panelElements = this.#depth * panelColumns;
-    const streams = second === undefined ? "together" : "2";
-    const sides = Array.from({ length: second === undefined ? mostStreams : 2 }, (_, side) => side);
-    const panels = second === undefined ? sides.map((side) => `${first} + ${side * panelElements}`) : [first, second];
-    const sums = second === undefined ? sides.map((side) => `sums0 + ${side * streamRows * panelColumns}`) : ["sums0", "sums1"];
+    const sides = Array.from({ length: mostStreams }, (_, side) => side);
+    const { panels, sums, streams, after } =
+      weights.length > 1
+        ? { panels: weights, sums: ["sums0", "sums1"], streams: "2", after: `${first} + ${panelElements}` }
+        : {
+            panels: sides.map((side) => `${first} + ${side * panelElements}`),
+            sums: sides.map((side) => `sums0 + ${side * streamRows * panelColumns}`),
+            streams: "together",
+            after: `${first} + together * ${panelElements}`,
+          };
     const suffix = storedSuffix(stored) + this.#suffix;
     writer.line(`const ${cType[stored]} *const panels[] = {${panels.join(", ")}};`);
     writer.line(`float *const sums[] = {${sums.join(", ")}};`);
     writer.line(`if (count <= ${pairRows}) tile_pair${suffix}(count, ${x.pointer}, ${x.stride}, panels, ${this.#depth}, sums);`);
-    const after = `${first} + ${second === undefined ? "together * " : ""}${panelElements}`;
     writer.line(`else tile_streams${suffix}(count, ${x.pointer}, ${x.stride}, ${streams}, panels, ${this.#depth}, sums, ${after});`);
   }
 

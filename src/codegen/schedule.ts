@@ -12,8 +12,8 @@ const deep = 1536;
 const firstLevelDepth: Partial<Record<TargetIsa, number>> = { avx2: 96 };
 
 /**
- * How far ahead few rows ask for weights. Measured on Zen 3, the machine at hand whose vectors are narrow: any prefetch instruction slows down what the processor fetches by itself,
- * by a tenth with two threads and by a third with one.
+ * How far ahead few rows ask for weights. None where vectors are narrow, which was measured on Zen 3: any prefetch instruction slows down what the processor fetches by
+ * itself, by a tenth with two threads and by a third with one.
  */
 const aheadBytes: Record<TargetIsa, number> = { avx512: 8192, avx2: 0, neon: 8192, plain: 8192 };
 

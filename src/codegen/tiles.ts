@@ -117,6 +117,12 @@ export interface TileForms {
   readonly strips: boolean;
 }
 
+const head = `static __attribute__((noinline, unused)) void`;
+
+/** C text that takes the height as a constant. */
+const byHeight = (rows: string, most: number, text: (height: number) => string): string =>
+  `switch (${rows}) {\n${Array.from({ length: most }, (_, index) => `  case ${index + 1}: ${text(index + 1)} break;\n`).join("")}}`;
+
 /** Few rows over two panels: C text of a function beside the tile's own. */
 function pairFunction(tile: Tile, lanes: Lanes, suffix: string, stored: Stored): string {
   const [vectors, low] = [panelColumns / lanes, lowRows(tile, lanes)];
@@ -130,7 +136,7 @@ ${deeper}  for (int v = 0; v < ${vectors}; v++)`;
  * Few rows over two panels: the first row takes lines of one and of the other by turns, as the processor follows two streams from memory faster than one, and slower
  * where prefetches come between. Further rows find the piece in the cache.
  */
-static __attribute__((noinline, unused)) void tile_pair${suffix}(int64_t rows, const float *a, int64_t stride, const ${cType[stored]} *const *panels, int64_t depth, float *const *sums) {
+${head} tile_pair${suffix}(int64_t rows, const float *a, int64_t stride, const ${cType[stored]} *const *panels, int64_t depth, float *const *sums) {
   const int64_t piece = rows == 1 ? depth : ${pairDepth};
   for (int64_t from = 0; from < depth; from += piece) {
     const int64_t to = from + piece < depth ? from + piece : depth;
@@ -153,13 +159,14 @@ function streamsFunction(tile: Tile, isa: TargetIsa, suffix: string, stored: Sto
   const { lanes, unrolled } = isaTable[isa].tile;
   const low = lowRows(tile, lanes);
   const { bytes } = dtypes[stored];
-  const byHeight = Array.from({ length: low }, (_, index) => {
-    const height = index + 1;
-    const operands = `a + m * stride + k, stride, panels[p] + k * ${panelColumns}, part, sums[p] + m * ${panelColumns}, k > 0`;
-    return `          case ${height}: accumulate${suffix}(${operands}, ${height}, ${panelColumns}, ${panelColumns}, 5, step, next, some, streams, apart); break;\n`;
-  });
+  const operands = `a + m * stride + k, stride, panels[p] + k * ${panelColumns}, part, sums[p] + m * ${panelColumns}, k > 0`;
+  const tiled = byHeight(
+    `rows - m < ${low} ? rows - m : ${low}`,
+    low,
+    (height) => `accumulate${suffix}(${operands}, ${height}, ${panelColumns}, ${panelColumns}, 2, step, next, some, streams, apart);`,
+  );
   return `/* More rows over several panels, piece by piece; what comes next, in the end the panel \`after\`, is asked for all the while, some lines of each panel by turns. */
-static __attribute__((noinline, unused)) void tile_streams${suffix}(int64_t rows, const float *a, int64_t stride, int64_t streams, const ${cType[stored]} *const *panels, int64_t depth, float *const *sums, const ${cType[stored]} *after) {
+${head} tile_streams${suffix}(int64_t rows, const float *a, int64_t stride, int64_t streams, const ${cType[stored]} *const *panels, int64_t depth, float *const *sums, const ${cType[stored]} *after) {
   const int64_t tiles = (rows + ${low - 1}) / ${low}, even = (tiles + ${unrolled - 1}) / ${unrolled} * ${unrolled}, apart = (const char *)panels[1] - (const char *)panels[0];
   for (int64_t k = 0; k < depth; k += ${streamDepth}) {
     const int64_t part = depth - k < ${streamDepth} ? depth - k : ${streamDepth}, step = even < part ? even : part, turns = (part + step - 1) / step;
@@ -168,8 +175,7 @@ static __attribute__((noinline, unused)) void tile_streams${suffix}(int64_t rows
     for (int64_t p = 0; p < streams; p++)
       for (int64_t m = 0; m < rows; m += ${low}) {
         const int64_t some = next < stop ? lines : 0;
-        switch (rows - m < ${low} ? rows - m : ${low}) {
-${byHeight.join("")}        }
+${indented(indented(indented(indented(tiled))))}
         next += (turns + streams - 1) / streams * some * ${lineBytes};
       }
   }
@@ -187,37 +193,35 @@ export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, { cut, s
   const suffix = storedSuffix(stored) + size;
   const call = (height: number, whole: boolean, fetch: string): string => {
     const columns = columnsOf(height, tile, lanes);
-    return `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${columns}, ${whole ? panelColumns : columns}, ${fetch});`;
+    return `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${columns}, ${whole ? panelColumns : columns}, ${fetch}, 1, 0);`;
   };
-  const byHeight = (most: number, text: (height: number) => string): string =>
-    `  switch (rows) {\n${Array.from({ length: most }, (_, index) => `    case ${index + 1}: ${text(index + 1)} break;\n`).join("")}  }`;
-  const low = (fetch: string): string => byHeight(lowRows(tile, lanes), (height) => call(height, true, fetch));
+  const inFunction = (most: number, text: (height: number) => string): string => indented(byHeight("rows", most, text));
+  const low = (fetch: string): string => inFunction(lowRows(tile, lanes), (height) => call(height, true, fetch));
   const operands = `const float *a, int64_t stride, const ${cType[stored]} *b, int64_t depth, float *out, int carry`;
-  const head = `static __attribute__((noinline, unused)) void`;
   const uncut = `${head} tile${suffix}(int64_t rows, ${operands}) {
-${byHeight(rows, (height) => call(height, true, "1, depth, 0, 0, 1, 0"))}
+${inFunction(rows, (height) => call(height, true, "1, depth, 0, 0"))}
 }
-${head} tile_full${suffix}(${operands}) { ${call(rows, true, "0, depth, 0, 0, 1, 0")} }
+${head} tile_full${suffix}(${operands}) { ${call(rows, true, "0, depth, 0, 0")} }
 `;
   const pieces = `/* Low tiles of all the panel's columns, one that is alone in its block and runs ahead by itself, and a full tile of some of them. */
 ${head} tile_low${suffix}(int64_t rows, ${operands}) {
-${low("1, depth, 0, 0, 1, 0")}
+${low("1, depth, 0, 0")}
 }
 ${head} piece_low${suffix}(int64_t rows, int64_t step, ${operands}, const char *ahead, int64_t lines) {
-${low("2, step, ahead, lines, 1, 0")}
+${low("2, step, ahead, lines")}
 }
-${head} piece_full${suffix}(${operands}, const char *ahead, int64_t lines) { ${call(rows, false, `3, ${highStep}, ahead, lines, 1, 0`)} }
+${head} piece_full${suffix}(${operands}, const char *ahead, int64_t lines) { ${call(rows, false, `3, ${highStep}, ahead, lines`)} }
 `;
   const ofStrips = (fetch: string): string =>
-    byHeight(
+    inFunction(
       stripRows(tile),
-      (height) => `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${stripColumns}, width, ${fetch});`,
+      (height) => `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${stripColumns}, width, ${fetch}, 1, 0);`,
     );
   const parts = `/* The first columns of a panel that is not full. */
 ${
   cut
-    ? `${head} piece_strips${suffix}(int64_t rows, int64_t width, int64_t step, ${operands}, const char *ahead) {\n${ofStrips("4, step, ahead, 0, 1, 0")}\n}\n`
-    : `${head} tile_strips${suffix}(int64_t rows, int64_t width, ${operands}) {\n${ofStrips("1, depth, 0, 0, 1, 0")}\n}\n`
+    ? `${head} piece_strips${suffix}(int64_t rows, int64_t width, int64_t step, ${operands}, const char *ahead) {\n${ofStrips("4, step, ahead, 0")}\n}\n`
+    : `${head} tile_strips${suffix}(int64_t rows, int64_t width, ${operands}) {\n${ofStrips("1, depth, 0, 0")}\n}\n`
 }`;
   const each =
     prefetchBytes > 0 ? `  if (fetch == 1) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n` : "";
@@ -232,8 +236,7 @@ ${indented(oneStep(isa, tile, load, fetch))}
   const walk = each === "" ? turns : `if (fetch == 1)\n${indented(steps(each))}else\n${indented(turns)}`;
   const accumulate = `/*
  * out[m][0 .. width - 1] = sum over k of a[m][k] * b[k][0 .. width - 1], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs
- * ahead across panel ends (1), takes lines of what comes next every \`step\` k (2), or also the next rows of a and out (3), or the strips' own lines of one row of b every \`step\` k (4),
- * or lines of several streams by turns (5).
+ * ahead across panel ends (1), takes lines of what comes next every \`step\` k, of \`streams\` that lie \`apart\` bytes by turns (2), or also the next rows of a and out (3), or the strips' own lines of one row of b every \`step\` k (4).
  */
 INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int64_t width, const int fetch, int64_t step, const char *ahead, int64_t lines, int64_t streams, int64_t apart) {
   const int vectors = columns / ${lanes};
@@ -253,11 +256,10 @@ INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, 
         __builtin_prefetch(ahead, 0, 3);
         __builtin_prefetch(ahead + (width - ${stripColumns}) * ${dtypes[stored].bytes}, 0, 3);
         ahead += ${panelColumns * dtypes[stored].bytes};
-      } else if (fetch == 5) {
-        for (int64_t line = 0; line < lines; line++) __builtin_prefetch(ahead + stream * apart + line * ${lineBytes}, 0, 3);
+      } else if (fetch >= 2) {
+        for (int64_t fetched = 0; fetched < lines; fetched++) __builtin_prefetch(ahead + stream * apart + fetched * ${lineBytes}, 0, fetch == 3 ? 2 : 3);
         if (++stream == streams) stream = 0, ahead += lines * ${lineBytes};
-      } else if (fetch >= 2)
-        for (int64_t fetched = 0; fetched < lines; fetched++, ahead += ${lineBytes}) __builtin_prefetch(ahead, 0, fetch == 3 ? 2 : 3);
+      }
       if (fetch == 3)
 #pragma GCC unroll ${rows}
         for (int m = 0; m < rows; m++) __builtin_prefetch(a + (rows + m) * stride + from, 0, 3);
