@@ -73,7 +73,7 @@ const meter = new LimitMeter();
 const repeat = Number(options.repeat ?? 7);
 const threadCounts = (options.threads ?? String(cpus().length)).split(",").map(Number);
 for (const threads of threadCounts) {
-  const { fmaGflops, streamGBs } = meter.measure(threads, 20);
+  const { fmaGflops, streamGBs } = meter.measure(threads, 21);
   console.log(`limits, ${threads} threads: ${fmaGflops.toFixed(0)} GFLOP/s, ${streamGBs.toFixed(1)} GB/s`);
 }
 if (!peerPackages()) console.log(installHint);

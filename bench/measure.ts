@@ -68,7 +68,7 @@ async function rounds(
     const order = [...bodies.keys()];
     for (const index of round % 2 === 0 ? order : order.reverse()) {
       await rest(bodies.length);
-      measured.push(meter.measure(threads, 4));
+      measured.push(meter.measure(threads));
       const [body, before] = [bodies[index] as () => Promise<void> | void, times[index] as number[]];
       if ((before.at(-1) ?? 0) < shortMilliseconds) await body();
       before.push(await timed(body));

@@ -203,8 +203,8 @@ carry what its neighbours did, so the share of the best run stands beside that o
       .join(", ")}.
 
 **Limit.** One pass through a network's weights can be no faster than its useful arithmetic at the measured fma peak, nor than reading its weights and cached keys and values once at
-the measured stream bandwidth (that of the faster of two loops: one stream with prefetches, two streams without); a run's limit is the sum over its passes ([bench/workload.ts](../bench/workload.ts)). Both figures are measured in turn with the timed runs, and the share of the
-limit is that of their medians; the share of the best run is that of the best figures of the whole bench run. Runs of less than 200 ms are timed after an untimed one, as in a loop. Element-wise work, norms, softmax and draws are not counted, so 100% cannot be
+the measured stream bandwidth (that of the faster of two loops: one stream with prefetches, two streams without); a run's limit is the sum over its passes ([bench/workload.ts](../bench/workload.ts)). Both figures are medians of runs of some 10 ms that take turns with the timed ones, and the share of the
+limit is that of medians; the share of the best run is that of the best figures of the whole bench run. Runs of less than 200 ms are timed after an untimed one, as in a loop. Element-wise work, norms, softmax and draws are not counted, so 100% cannot be
 reached. **Peer** is onnxruntime-node on the same graph in the same run, taking turns; both must have computed the same numbers first.${results.some((result) => peerOf(result)) ? "" : " No peer was measured for this page."}`,
     `## Workloads
 
