@@ -225,7 +225,8 @@ describe("the attention's inner loops", () => {
       const parts = 16 / isaTable[target].tile.lanes;
       const { joint, single, values } = together[target];
       const all = valueVectors(stored);
-      // Loops of the functions for one query and for a group: a full step, and where it differs the rest.
+      const steps = isaTable[target].tile.unrolled;
+      // Loops of the functions for one query and for a group, by what a step computes: a full one, and where it differs the rest.
       const expected = {
         [`scores_${width}_one`]: [single, 1],
         [`weigh_${width}_one`]: [all],
@@ -236,8 +237,14 @@ describe("the attention's inner loops", () => {
       for (const [name, counts] of Object.entries(expected)) {
         const chains = loopsOf(code, name).filter((loop) => fmas(loop) > 0 && separate(loop).length === 0);
         for (const loop of chains) expect(spilled(loop), name).toEqual([]);
-        const found = [...new Set(chains.map((loop) => fmas(loop) / parts))].sort((a, b) => a - b);
-        expect(found, name).toEqual([...new Set(counts)].sort((a, b) => a - b));
+        const found = [...new Set(chains.map((loop) => fmas(loop) / parts))];
+        // Several steps in one turn, except where every query has keys of its own; what is left of a turn may be a loop too.
+        const turn = name.endsWith("_apart") ? 1 : steps;
+        expect(found, name).toEqual(expect.arrayContaining(counts.map((count) => count * turn)));
+        expect(
+          counts.flatMap((count) => [count, count * turn]),
+          name,
+        ).toEqual(expect.arrayContaining(found));
       }
     });
 });

@@ -43,12 +43,26 @@ export function registers({ isa }: AttentionShape): {
   return { type: `f32x${lanes}`, form: formOf("f32", lanes), lanes, parts: 16 / lanes };
 }
 
-/** Key blocks scored at once, for four queries and for one; vectors of sixteen values weighed at once for four queries. As many as registers can hold the sums of. */
-export const together: Record<TargetIsa, { readonly joint: number; readonly single: number; readonly values: number }> = {
-  avx512: { joint: 4, single: 8, values: 4 },
-  avx2: { joint: 1, single: 4, values: 1 },
-  neon: { joint: 1, single: 2, values: 4 },
-  plain: { joint: 1, single: 2, values: 4 },
+interface Together {
+  /** Key blocks scored at once, for four queries and for one, and vectors of sixteen values weighed at once for four: as many as registers can hold the sums of. */
+  readonly joint: number;
+  readonly single: number;
+  readonly values: number;
+  /** How near common keys and values are brought that are asked for: 3 for the first-level cache, where the next pass over so few of them soon needs them, 2 for the second. */
+  readonly near: 2 | 3;
+}
+
+export const together: Record<TargetIsa, Together> = {
+  avx512: { joint: 4, single: 8, values: 4, near: 2 },
+  avx2: { joint: 1, single: 4, values: 1, near: 3 },
+  neon: { joint: 1, single: 2, values: 4, near: 2 },
+  plain: { joint: 1, single: 2, values: 4, near: 2 },
+};
+
+/** Before a loop over the inner axis: as many steps in one turn as the accumulator tile has, for the same reason. */
+const unrolled = ({ isa }: AttentionShape): string => {
+  const { unrolled: steps } = isaTable[isa].tile;
+  return steps === 1 ? "" : `#pragma GCC unroll ${steps}\n`;
 };
 
 /** Value rows that all groups weigh before the next ones, which they ask for meanwhile. */
@@ -99,7 +113,7 @@ function scoreFunctions(shape: AttentionShape): string {
   const count = parts === 1 ? "blocks" : `blocks * ${parts}`;
   const key =
     parts === 1 ? `keys + ((b + j) * ${width} + d) * 16` : `keys + ((b + j / ${parts}) * ${width} + d) * 16 + j % ${parts} * ${lanes}`;
-  const rest = `      else for (; b < blocks[g] && b < (pass + 1) * ${wide.joint}; b++) ${scores}_tile(${queryGroup}, 1, q + i, keys, b, 0, visible + i, scale, s + i, top + i, next);\n`;
+  const rest = `      else for (; b < blocks[g] && b < (pass + 1) * ${wide.joint}; b++) ${scores}_tile(${queryGroup}, 1, x + i, keys, b, 0, visible + i, scale, s + i, top + i, next);\n`;
   return `/* Sixteen scores from position \`first\` on, scaled and hidden where dead or not visible. */
 INLINE void ${scores}_place(const ${type} *sum, int64_t first, int64_t dead, int64_t visible, float scale, float *s, ${type} *top) {
   float *const scored = s + first;
@@ -116,13 +130,13 @@ INLINE void ${scores}_tile(const int queries, const int blocks, const float *con
   for (int i = 0; i < queries; i++)
 #pragma GCC unroll ${8 * parts}
     for (int j = 0; j < ${count}; j++) sum[i][j] = splat_${form}(0);
-  for (int64_t d = 0; d < ${width}; d++) {
+${unrolled(shape)}  for (int64_t d = 0; d < ${width}; d++) {
     ${type} key[${8 * parts}];
 #pragma GCC unroll ${8 * parts}
     for (int j = 0; j < ${count}; j++) key[j] = load_${form}(${key});
     if (queries > 1)
 #pragma GCC unroll 8
-      for (int j = 0; j < blocks; j++, next.from += next.stride) __builtin_prefetch(next.from, 0, 2);
+      for (int j = 0; j < blocks; j++, next.from += next.stride) __builtin_prefetch(next.from, 0, ${wide.near});
 #pragma GCC unroll ${queryGroup}
     for (int i = 0; i < queries; i++) {
       const ${type} x = splat_${form}(q[i][d]);
@@ -160,8 +174,11 @@ OUTLINE void ${scores}_one(const float *const *q, const float *keys, int64_t blo
   for (; b + ${wide.single} <= blocks; b += ${wide.single}) ${scores}_tile(1, ${wide.single}, q, keys, b, dead, visible, scale, s, top, none);
   for (; b < blocks; b++) ${scores}_tile(1, 1, q, keys, b, dead, visible, scale, s, top, none);
 }
-/* Common keys: blocks[g] of them for the queries of group g. */
+/* Common keys: blocks[g] of them for the queries of group g. Queries that lie a multiple of 2 KB apart would get into each other's way where they are read at one time. */
 OUTLINE void ${scores}_groups(int64_t groups, const float *const *q, const float *keys, const int64_t *blocks, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
+  float copies[${queryGroup * groupsTogether}][${width + 16}];
+  const float *x[${queryGroup * groupsTogether}];
+  for (int64_t i = 0; i < ${queryGroup} * groups; i++) x[i] = memcpy(copies[i], q[i], ${4 * width});
   int64_t most = 0;
   for (int64_t g = 0; g < groups; g++) most = blocks[g] > most ? blocks[g] : most;
   const int64_t passes = (most + ${wide.joint - 1}) / ${wide.joint}, share = (${wide.joint * width} + groups - 1) / groups, stride = soon_stride(share, ${wide.joint * width});
@@ -169,7 +186,7 @@ OUTLINE void ${scores}_groups(int64_t groups, const float *const *q, const float
     for (int64_t g = 0, i = 0; g < groups; g++, i += ${queryGroup}) {
       int64_t b = pass * ${wide.joint};
       const struct soon next = {(const char *)(keys + (b + ${wide.joint}) * ${16 * width} + g * share * 16), stride};
-      if (b + ${wide.joint} <= blocks[g]) ${scores}_tile(${queryGroup}, ${wide.joint}, q + i, keys, b, 0, visible + i, scale, s + i, top + i, next);
+      if (b + ${wide.joint} <= blocks[g]) ${scores}_tile(${queryGroup}, ${wide.joint}, x + i, keys, b, 0, visible + i, scale, s + i, top + i, next);
 ${wide.joint === 1 ? "" : rest}    }
 }
 INLINE void ${scores}(const int queries, int64_t groups, const float *const *q, const float *keys, const int64_t *blocks, const int64_t *visible, float scale, float *const *s, ${type} top[][${parts}]) {
@@ -244,14 +261,14 @@ INLINE void ${weigh}_any(const int queries, const int step, const float *const *
     for (int i = 0; i < queries; i++)
 #pragma GCC unroll ${vectors * parts}
       for (int v = 0; v < step; v++) chain[i][v] = sum[i][first + v];
-    for (int64_t k = from; k < to; k++) {
+${unrolled(shape)}    for (int64_t k = from; k < to; k++) {
       const float *const row = values + k * ${stored} + column + ${lanes} * first;
       ${type} value[${vectors * parts}];
 #pragma GCC unroll ${vectors * parts}
       for (int v = 0; v < step; v++) value[v] = load_${form}(row + ${lanes} * v);
       if (queries > 1)
 #pragma GCC unroll ${vectors}
-        for (int v = 0; v < step; v += ${parts}, next.from += next.stride) __builtin_prefetch(next.from, 0, 2);
+        for (int v = 0; v < step; v += ${parts}, next.from += next.stride) __builtin_prefetch(next.from, 0, ${together[shape.isa].near});
 #pragma GCC unroll ${queryGroup}
       for (int i = 0; i < queries; i++) {
         const ${type} p = splat_${form}(s[i][k]);
