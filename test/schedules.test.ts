@@ -22,7 +22,10 @@ function contraction(name: string, build: (c: CaseBuilder) => void): GraphCase {
   return c.finish(counts);
 }
 
-/** One of each form: no depth, plain, prologue with several segments, gate of two, deep, rows of x a multiple of 2 KB apart, a computed matrix, rows through an index. */
+/**
+ * One of each form: no depth, plain, prologue with several segments, gate of two, deep, rows of x a multiple of 2 KB apart, a computed matrix, and so many columns that
+ * rows are interleaved for them: in place, a multiple of 2 KB apart, from a prologue and for a gate.
+ */
 const forms: readonly GraphCase[] = [
   contraction("depth 0, after others have used the scratch", (c) =>
     c.output(c.add("linear", [c.f32([rows, 0], noise(1)), c.table([5], noise(2))], {}, [c.weight(5, 0, noise(2))])),
@@ -45,11 +48,25 @@ const forms: readonly GraphCase[] = [
   }),
   contraction("in place", (c) => c.output(c.add("linear", [c.f32([rows, 512], noise(1))], {}, [c.weight(50, 512, noise(2))]))),
   contraction("matrix", (c) => c.output(c.add("matmul", [c.f32([rows, 30], noise(1)), c.f32([30, 50], noise(2))]))),
+  contraction("wide", (c) => c.output(c.add("linear", [c.f32([rows, 70], noise(1))], {}, [c.weight(780, 70, noise(2))]))),
+  contraction("wide in place", (c) => c.output(c.add("linear", [c.f32([rows, 512], noise(1))], {}, [c.weight(800, 512, noise(2))]))),
+  contraction("wide prologue", (c) => {
+    const x = c.add("rmsNorm", [c.f32([rows, 130], noise(1)), c.table([130], noise(2))], { epsilon: 1e-6 });
+    for (const width of [300, 480]) c.output(c.add("linear", [x], {}, [c.weight(width, 130, noise(width))]));
+  }),
+  contraction("wide gate", (c) => {
+    const x = c.f32([rows, 100], noise(1));
+    const [gate, up] = [4, 5].map((fill) => c.add("linear", [x], {}, [c.weight(400, 100, noise(fill))]));
+    c.output(c.add("mul", [c.add("silu", [gate!]), up!]));
+  }),
 ];
 
 describe("schedules", () => {
   const [best, ...others] = nativeTargets(1).filter(({ device }) => device);
   if (!best?.device) throw new Error("no native device: schedules need a C compiler");
+
+  /** By form: what the first instruction set's usual schedule gives. */
+  const first = new Map<string, Outcome[]>();
 
   for (const { target } of [best, ...others]) {
     const drawings = target === best.target ? 2 : 1;
@@ -64,6 +81,14 @@ describe("schedules", () => {
         expect(schedules.drawn.every(isSchedule)).toBe(true);
         forms.forEach((form, index) => {
           const want = runCase(one, form, compiled[index]!, "per-kernel");
+          const same = first.get(form.name) ?? want;
+          first.set(form.name, same);
+          want.forEach((outcome, binding) =>
+            expect(
+              differenceOf(outcome, same[binding] as Outcome),
+              `${form.name} ${JSON.stringify(counts[binding])}, ${target} and ${best.target}`,
+            ).toBeUndefined(),
+          );
           for (const [threads, device] of [one, two].entries()) {
             const got = runCase(device, form, compiled[forms.length + index]!, "one-call");
             got.forEach((outcome, binding) =>

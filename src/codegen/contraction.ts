@@ -17,6 +17,7 @@ import { iterationOf, StepPlanner, type Step } from "./steps.js";
 import { storedAs, storedForms, storedSuffix } from "./stored.js";
 import {
   highStep,
+  interleaveFunction,
   lastColumns,
   lineBytes,
   lowDepth,
@@ -46,6 +47,9 @@ const fewRows = 64;
 /** Rows up to which the way of the weights from memory is what counts: x is read where it lies, and nothing is fetched but weights. */
 const streamedRows = 16;
 
+/** Columns from which on rearranging a block of x takes less time than full tiles gain by it. */
+const interleavedColumns = 768;
+
 interface XAddress {
   readonly pointer: string;
   readonly stride: string;
@@ -69,6 +73,8 @@ export class ContractionEmitter {
   readonly #suffix: string;
   /** Scratch for the sums of a cut block, one area per contraction of a segment; the segments share them. */
   readonly #sums: string[] = [];
+  /** Scratch for the interleaved rows of a block. */
+  #tiles: string | undefined;
   /** The schedule the kernel is rendered with. */
   readonly schedule: ContractionSchedule;
 
@@ -93,9 +99,15 @@ export class ContractionEmitter {
   }
 
   get functions(): string[] {
-    return storedForms(this.kernel).flatMap((stored) =>
-      tileFunctions(this.isa, tileOf(this.schedule), this.#suffix, { cut: this.#cut, strips: this.#strips }, stored),
-    );
+    const forms = { cut: this.#cut, strips: this.#strips, interleaved: this.#interleaves };
+    const tiles = storedForms(this.kernel).flatMap((stored) => tileFunctions(this.isa, tileOf(this.schedule), this.#suffix, forms, stored));
+    return this.#interleaves ? [...tiles, interleaveFunction(this.schedule.tileRows)] : tiles;
+  }
+
+  /** Blocks of many rows are interleaved for full tiles: where so many columns read them that it pays. */
+  get #interleaves(): boolean {
+    const columns = this.kernel.segments.reduce((sum, { width, contractions }) => sum + width * contractions.length, 0);
+    return this.#cut && columns >= interleavedColumns;
   }
 
   /** A segment's last panel is computed in part. */
@@ -148,8 +160,9 @@ export class ContractionEmitter {
       this.#emitDeep(kernel.segments[0] as ContractionSegment);
       return;
     }
+    this.#tiles = this.#interleaves ? writer.scratch(blockRows * this.#depth) : undefined;
     // What lies in scratch stays there for the further pieces of the launch that this thread computes.
-    if (area) writer.line("int64_t *const prepared = (int64_t *)scratch - 1;");
+    if (area || this.#tiles) writer.line("int64_t *const prepared = (int64_t *)scratch - 1;");
     writer.block("for (int64_t unit = begin; unit < end; unit++)", () => {
       const place =
         inner === "panels"
@@ -157,13 +170,8 @@ export class ContractionEmitter {
           : "block = unit % blocks, panel = unit / blocks";
       writer.line(`const int64_t ${place}, first = block * tall;`);
       writer.line(`const int64_t count = ${rows} - first < tall ? ${rows} - first : tall;`);
-      if (area) {
-        writer.block(`if (block != *prepared${this.#spread ? ` && count > ${streamedRows}` : ""})`, () => {
-          if (this.#spread) this.#emitCopy(area);
-          else this.#emitPrologue(area);
-          writer.line("*prepared = block;");
-        });
-      }
+      if (this.#cut) writer.line(`const int64_t high = count > ${fewRows} ? count / ${tileRows} * ${tileRows} : 0;`);
+      if (area || this.#tiles) this.#emitPreparation(area);
       const x = this.#operand(area);
       let start = 0;
       const ways = kernel.segments.map((segment, index): Way => {
@@ -173,6 +181,22 @@ export class ContractionEmitter {
         return index === kernel.segments.length - 1 ? { emit } : { test: `panel < ${start}`, emit };
       });
       this.#emitFirstOf(ways);
+    });
+  }
+
+  /** What is done once for a block of rows. */
+  #emitPreparation(area: string | undefined): void {
+    const { writer } = this;
+    const least = this.#copied ? "" : ` && count > ${this.#spread ? streamedRows : fewRows}`;
+    writer.block(`if (block != *prepared${least})`, () => {
+      if (this.#copied) this.#emitPrologue(area as string);
+      else if (area) this.#emitCopy(area);
+      if (this.#tiles) {
+        const { pointer, stride } = this.#copied ? { pointer: area as string, stride: String(this.#areaStride) } : this.#address();
+        const { tileRows, chunkDepth } = this.schedule;
+        writer.line(`if (high > 0) interleave_${tileRows}(${pointer}, ${stride}, high, ${this.#depth}, ${chunkDepth}, ${this.#tiles});`);
+      }
+      writer.line("*prepared = block;");
     });
   }
 
@@ -204,10 +228,11 @@ export class ContractionEmitter {
     return { pointer: "x", stride: "stride" };
   }
 
+  /** Full tiles do not read copies of rows that are interleaved, strips and low tiles do. */
   #emitCopy(area: string): void {
     const { pointer, stride } = this.#address();
     this.writer.line(
-      `for (int64_t m = 0; m < count; m++) memcpy(${area} + m * ${this.#areaStride}, ${pointer} + m * ${stride}, ${this.#depth * 4});`,
+      `for (int64_t m = ${this.#tiles && !this.#strips ? "high" : "0"}; m < count; m++) memcpy(${area} + m * ${this.#areaStride}, ${pointer} + m * ${stride}, ${this.#depth * 4});`,
     );
   }
 
@@ -450,7 +475,6 @@ export class ContractionEmitter {
     writer.line(
       `const int64_t piece = count > ${streamedRows} ? ${chunkDepth} : count > 8 ? ${some} : count > ${low} ? ${few} : ${this.#depth};`,
     );
-    writer.line(`const int64_t high = count > ${fewRows} ? count / ${tileRows} * ${tileRows} : 0;`);
     writer.line(`const int64_t tiles = high > 0 ? high / ${tileRows} * ${panelColumns / tileColumns} : (count + ${low - 1}) / ${low};`);
     weights.forEach((weight, index) => {
       const stored = storedAs(segment.contractions[index] as Node);
@@ -479,7 +503,9 @@ export class ContractionEmitter {
         writer.block(`for (int64_t column = 0; column < ${panelColumns}; column += ${tileColumns})`, () => {
           writer.block(`for (int64_t m = 0; m < high; m += ${tileRows})`, () => {
             if (index === weights.length - 1) this.#fetchTargets(segment, tileRows, "column0 + column", tileColumns);
-            each(`piece_full${suffix}(${a}, w + column, part, sums${index} + m * ${panelColumns} + column, k > 0`);
+            each(
+              `${this.#tiles ? `piece_interleaved${suffix}(${this.#tiles} + k * high + m * part, 0` : `piece_full${suffix}(${a}`}, w + column, part, sums${index} + m * ${panelColumns} + column, k > 0`,
+            );
           });
         });
         writer.block(`for (int64_t m = high; m < count; m += ${low})`, () => {

@@ -84,6 +84,7 @@ function oneStep(isa: TargetIsa, tile: Tile, load: string, fetch: string): strin
   const vectors = columnsOf(1, tile, lanes) / lanes;
   const type = `f32x${lanes}`;
   const form = formOf("f32", lanes);
+  const factor = `a[interleaved ? k * rows + m : m * stride + k]`;
   const [forRows, forVectors] = [
     `#pragma GCC unroll ${tile.rows}\nfor (int m = 0; m < rows; m++)`,
     `#pragma GCC unroll ${vectors}\nfor (int v = 0; v < vectors; v++)`,
@@ -93,7 +94,7 @@ ${forVectors} {
   w[v] = ${held ? `held_${form}(${load})` : load};
 ${fetch}}
 ${forRows} {
-  const ${type} x = splat_${form}(a[m * stride + k]);
+  const ${type} x = splat_${form}(${factor});
 ${indented(forVectors)} sum[m][v] = fma_${form}(x, w[v], sum[m][v]);
 }`;
   if (!held) return rowsOutside;
@@ -101,7 +102,7 @@ ${indented(forVectors)} sum[m][v] = fma_${form}(x, w[v], sum[m][v]);
 ${indented(rowsOutside)}
 } else {
   ${type} x[${tile.rows}];
-${indented(forRows)} x[m] = splat_${form}(a[m * stride + k]);
+${indented(forRows)} x[m] = splat_${form}(${factor});
 ${indented(forVectors)} {
     const ${type} w = held_${form}(${load});
 ${indented(fetch)}${indented(indented(forRows))} sum[m][v] = fma_${form}(x[m], w, sum[m][v]);
@@ -113,6 +114,8 @@ ${indented(fetch)}${indented(indented(forRows))} sum[m][v] = fma_${form}(x[m], w
 export interface TileForms {
   /** The inner axis is taken up in pieces. */
   readonly cut: boolean;
+  /** Full tiles read rows that lie interleaved. */
+  readonly interleaved: boolean;
   /** A last panel is computed in part. */
   readonly strips: boolean;
 }
@@ -122,6 +125,19 @@ const head = `static __attribute__((noinline, unused)) void`;
 /** C text that takes the height as a constant. */
 const byHeight = (rows: string, most: number, text: (height: number) => string): string =>
   `switch (${rows}) {\n${Array.from({ length: most }, (_, index) => `  case ${index + 1}: ${text(index + 1)} break;\n`).join("")}}`;
+
+/** A block's rows as full tiles read them, so that what they read at one time lies side by side and not in a page each: C text of a function for tiles of `rows`. */
+export const interleaveFunction = (rows: number): string => `/* Pieces of k outside, then tiles, then k, then the tile's rows. */
+${head} interleave_${rows}(const float *x, int64_t stride, int64_t rows, int64_t depth, int64_t piece, float *out) {
+  for (int64_t first = 0; first < depth; first += piece) {
+    const int64_t end = first + piece < depth ? first + piece : depth;
+    for (int64_t m = 0; m < rows; m += ${rows})
+      for (int64_t k = first; k < end; k++)
+#pragma GCC unroll ${rows}
+        for (int i = 0; i < ${rows}; i++) *out++ = x[(m + i) * stride + k];
+  }
+}
+`;
 
 /** Few rows over two panels: C text of a function beside the tile's own. */
 function pairFunction(tile: Tile, lanes: Lanes, suffix: string, stored: Stored): string {
@@ -163,7 +179,7 @@ function streamsFunction(tile: Tile, isa: TargetIsa, suffix: string, stored: Sto
   const tiled = byHeight(
     `rows - m < ${low} ? rows - m : ${low}`,
     low,
-    (height) => `accumulate${suffix}(${operands}, ${height}, ${panelColumns}, ${panelColumns}, 2, step, next, some, streams, apart);`,
+    (height) => `accumulate${suffix}(${operands}, ${height}, ${panelColumns}, ${panelColumns}, 2, step, next, some, streams, apart, 0);`,
   );
   return `/* More rows over several panels, piece by piece; what comes next, in the end the panel \`after\`, is asked for all the while, some lines of each panel by turns. */
 ${head} tile_streams${suffix}(int64_t rows, const float *a, int64_t stride, int64_t streams, const ${cType[stored]} *const *panels, int64_t depth, float *const *sums, const ${cType[stored]} *after) {
@@ -184,38 +200,39 @@ ${indented(indented(indented(indented(tiled))))}
 }
 
 /** The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. Weights stored as bf16 are widened, which is exact, as they are loaded. */
-export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, { cut, strips }: TileForms, stored: Stored): string[] {
+export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, { cut, strips, interleaved }: TileForms, stored: Stored): string[] {
   const { rows, prefetchBytes } = tile;
   const { lanes, unrolled } = isaTable[isa].tile;
   const vectors = columnsOf(1, tile, lanes) / lanes;
   const type = `f32x${lanes}`;
   const form = formOf("f32", lanes);
   const suffix = storedSuffix(stored) + size;
-  const call = (height: number, whole: boolean, fetch: string): string => {
-    const columns = columnsOf(height, tile, lanes);
-    return `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${columns}, ${whole ? panelColumns : columns}, ${fetch}, 1, 0);`;
-  };
+  const call = (height: number, fetch: string): string =>
+    `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${columnsOf(height, tile, lanes)}, ${panelColumns}, ${fetch}, 1, 0, 0);`;
   const inFunction = (most: number, text: (height: number) => string): string => indented(byHeight("rows", most, text));
-  const low = (fetch: string): string => inFunction(lowRows(tile, lanes), (height) => call(height, true, fetch));
+  const low = (fetch: string): string => inFunction(lowRows(tile, lanes), (height) => call(height, fetch));
   const operands = `const float *a, int64_t stride, const ${cType[stored]} *b, int64_t depth, float *out, int carry`;
   const uncut = `${head} tile${suffix}(int64_t rows, ${operands}) {
-${inFunction(rows, (height) => call(height, true, "1, depth, 0, 0"))}
+${inFunction(rows, (height) => call(height, "1, depth, 0, 0"))}
 }
-${head} tile_full${suffix}(${operands}) { ${call(rows, true, "0, depth, 0, 0")} }
+${head} tile_full${suffix}(${operands}) { ${call(rows, "0, depth, 0, 0")} }
 `;
-  const pieces = `/* Low tiles of all the panel's columns, one that is alone in its block and runs ahead by itself, and a full tile of some of them. */
+  const pieces = `/* Low tiles of all the panel's columns, one of them alone in its block and running ahead by itself. */
 ${head} tile_low${suffix}(int64_t rows, ${operands}) {
 ${low("1, depth, 0, 0")}
 }
 ${head} piece_low${suffix}(int64_t rows, int64_t step, ${operands}, const char *ahead, int64_t lines) {
 ${low("2, step, ahead, lines")}
 }
-${head} piece_full${suffix}(${operands}, const char *ahead, int64_t lines) { ${call(rows, false, `3, ${highStep}, ahead, lines`)} }
+`;
+  const fullColumns = columnsOf(rows, tile, lanes);
+  const full = `/* A full tile of some of the panel's columns${interleaved ? ", whose rows lie interleaved" : ""}. */
+${head} ${interleaved ? "piece_interleaved" : "piece_full"}${suffix}(${operands}, const char *ahead, int64_t lines) { accumulate${suffix}(a, stride, b, depth, out, carry, ${rows}, ${fullColumns}, ${fullColumns}, 3, ${highStep}, ahead, lines, 1, 0, ${Number(interleaved)}); }
 `;
   const ofStrips = (fetch: string): string =>
     inFunction(
       stripRows(tile),
-      (height) => `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${stripColumns}, width, ${fetch}, 1, 0);`,
+      (height) => `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${stripColumns}, width, ${fetch}, 1, 0, 0);`,
     );
   const parts = `/* The first columns of a panel that is not full. */
 ${
@@ -238,7 +255,7 @@ ${indented(oneStep(isa, tile, load, fetch))}
  * out[m][0 .. width - 1] = sum over k of a[m][k] * b[k][0 .. width - 1], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs
  * ahead across panel ends (1), takes lines of what comes next every \`step\` k, of \`streams\` that lie \`apart\` bytes by turns (2), or also the next rows of a and out (3), or the strips' own lines of one row of b every \`step\` k (4).
  */
-INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int64_t width, const int fetch, int64_t step, const char *ahead, int64_t lines, int64_t streams, int64_t apart) {
+INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int64_t width, const int fetch, int64_t step, const char *ahead, int64_t lines, int64_t streams, int64_t apart, const int interleaved) {
   const int vectors = columns / ${lanes};
   for (int64_t column = 0; column < width; column += columns) {
     ${type} sum[${rows}][${vectors}];
@@ -260,9 +277,9 @@ INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, 
         for (int64_t fetched = 0; fetched < lines; fetched++) __builtin_prefetch(ahead + stream * apart + fetched * ${lineBytes}, 0, fetch == 3 ? 2 : 3);
         if (++stream == streams) stream = 0, ahead += lines * ${lineBytes};
       }
-      if (fetch == 3)
+      if (fetch == 3 && !interleaved)
 #pragma GCC unroll ${rows}
-        for (int m = 0; m < rows; m++) __builtin_prefetch(a + (rows + m) * stride + from, 0, 3);
+        for (int m = 0; m < rows; m++) __builtin_prefetch(interleaved ? a + rows * (depth + from) + m * ${lineBytes / 4} : a + (rows + m) * stride + from, 0, 3);
 ${indented(indented(indented(walk)))}    }
 #pragma GCC unroll ${rows}
     for (int m = 0; m < rows; m++)
@@ -273,7 +290,7 @@ ${indented(indented(indented(walk)))}    }
 `;
   return [
     accumulate,
-    cut ? pieces : uncut,
+    ...(cut ? [pieces, full] : [uncut]),
     ...(cut && prefetchBytes === 0 ? [pairFunction(tile, lanes, suffix, stored), streamsFunction(tile, isa, suffix, stored)] : []),
     ...(strips ? [parts] : []),
   ];
