@@ -14,12 +14,14 @@ import { RandomSchedules } from "./random-schedule.js";
 const seed = Number(process.env["TEMPOGRAPH_FUZZ_SEED"] ?? 1);
 const rows = sizeVar("rows", 0, 1024);
 /** Around the edges of pairs, tiles and blocks. */
-const counts = [0, 1, 2, 3, 4, 7, 8, 9, 63, 64, 65, 255, 256, 257].map((count) => ({ rows: count }));
+const counts = [0, 1, 2, 3, 4, 7, 8, 9, 63, 64, 65, 255, 256, 257];
+/** Around those of blocks that are interleaved. */
+const wideCounts = [64, 65, 66, 257];
 
-function contraction(name: string, build: (c: CaseBuilder) => void): GraphCase {
+function contraction(name: string, build: (c: CaseBuilder) => void, at = counts): GraphCase {
   const c = new CaseBuilder(name);
   build(c);
-  return c.finish(counts);
+  return c.finish(at.map((count) => ({ rows: count })));
 }
 
 /**
@@ -48,17 +50,29 @@ const forms: readonly GraphCase[] = [
   }),
   contraction("in place", (c) => c.output(c.add("linear", [c.f32([rows, 512], noise(1))], {}, [c.weight(50, 512, noise(2))]))),
   contraction("matrix", (c) => c.output(c.add("matmul", [c.f32([rows, 30], noise(1)), c.f32([30, 50], noise(2))]))),
-  contraction("wide", (c) => c.output(c.add("linear", [c.f32([rows, 70], noise(1))], {}, [c.weight(780, 70, noise(2))]))),
-  contraction("wide in place", (c) => c.output(c.add("linear", [c.f32([rows, 512], noise(1))], {}, [c.weight(800, 512, noise(2))]))),
-  contraction("wide prologue", (c) => {
-    const x = c.add("rmsNorm", [c.f32([rows, 130], noise(1)), c.table([130], noise(2))], { epsilon: 1e-6 });
-    for (const width of [300, 480]) c.output(c.add("linear", [x], {}, [c.weight(width, 130, noise(width))]));
-  }),
-  contraction("wide gate", (c) => {
-    const x = c.f32([rows, 100], noise(1));
-    const [gate, up] = [4, 5].map((fill) => c.add("linear", [x], {}, [c.weight(400, 100, noise(fill))]));
-    c.output(c.add("mul", [c.add("silu", [gate!]), up!]));
-  }),
+  contraction("wide", (c) => c.output(c.add("linear", [c.f32([rows, 70], noise(1))], {}, [c.weight(780, 70, noise(2))])), wideCounts),
+  contraction(
+    "wide in place",
+    (c) => c.output(c.add("linear", [c.f32([rows, 512], noise(1))], {}, [c.weight(800, 512, noise(2))])),
+    wideCounts,
+  ),
+  contraction(
+    "wide prologue",
+    (c) => {
+      const x = c.add("rmsNorm", [c.f32([rows, 130], noise(1)), c.table([130], noise(2))], { epsilon: 1e-6 });
+      for (const width of [300, 480]) c.output(c.add("linear", [x], {}, [c.weight(width, 130, noise(width))]));
+    },
+    wideCounts,
+  ),
+  contraction(
+    "wide gate",
+    (c) => {
+      const x = c.f32([rows, 100], noise(1));
+      const [gate, up] = [4, 5].map((fill) => c.add("linear", [x], {}, [c.weight(400, 100, noise(fill))]));
+      c.output(c.add("mul", [c.add("silu", [gate!]), up!]));
+    },
+    wideCounts,
+  ),
 ];
 
 describe("schedules", () => {
@@ -86,7 +100,7 @@ describe("schedules", () => {
           want.forEach((outcome, binding) =>
             expect(
               differenceOf(outcome, same[binding] as Outcome),
-              `${form.name} ${JSON.stringify(counts[binding])}, ${target} and ${best.target}`,
+              `${form.name} ${JSON.stringify(form.bindings[binding]?.sizes)}, ${target} and ${best.target}`,
             ).toBeUndefined(),
           );
           for (const [threads, device] of [one, two].entries()) {
@@ -94,7 +108,7 @@ describe("schedules", () => {
             got.forEach((outcome, binding) =>
               expect(
                 differenceOf(outcome, want[binding] as Outcome),
-                `TEMPOGRAPH_FUZZ_SEED=${seed + drawing} ${form.name} ${JSON.stringify(counts[binding])} ${threads + 1} threads ${JSON.stringify(schedules.drawn)}`,
+                `TEMPOGRAPH_FUZZ_SEED=${seed + drawing} ${form.name} ${JSON.stringify(form.bindings[binding]?.sizes)} ${threads + 1} threads ${JSON.stringify(schedules.drawn)}`,
               ).toBeUndefined(),
             );
           }
