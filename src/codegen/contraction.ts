@@ -500,12 +500,11 @@ export class ContractionEmitter {
           writer.line(`next += turns * lines * ${lineBytes};`);
         };
         const a = `${x.pointer} + m * ${x.stride} + k, ${x.stride}`;
+        const full = this.#tiles ? `piece_interleaved${suffix}(${this.#tiles} + k * high + m * part, 0` : `piece_full${suffix}(${a}`;
         writer.block(`for (int64_t column = 0; column < ${panelColumns}; column += ${tileColumns})`, () => {
           writer.block(`for (int64_t m = 0; m < high; m += ${tileRows})`, () => {
             if (index === weights.length - 1) this.#fetchTargets(segment, tileRows, "column0 + column", tileColumns);
-            each(
-              `${this.#tiles ? `piece_interleaved${suffix}(${this.#tiles} + k * high + m * part, 0` : `piece_full${suffix}(${a}`}, w + column, part, sums${index} + m * ${panelColumns} + column, k > 0`,
-            );
+            each(`${full}, w + column, part, sums${index} + m * ${panelColumns} + column, k > 0`);
           });
         });
         writer.block(`for (int64_t m = high; m < count; m += ${low})`, () => {

@@ -253,7 +253,8 @@ ${indented(oneStep(isa, tile, load, fetch))}
   const walk = each === "" ? turns : `if (fetch == 1)\n${indented(steps(each))}else\n${indented(turns)}`;
   const accumulate = `/*
  * out[m][0 .. width - 1] = sum over k of a[m][k] * b[k][0 .. width - 1], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs
- * ahead across panel ends (1), takes lines of what comes next every \`step\` k, of \`streams\` that lie \`apart\` bytes by turns (2), or also the next rows of a and out (3), or the strips' own lines of one row of b every \`step\` k (4).
+ * ahead across panel ends (1), takes lines of what comes next every \`step\` k, of \`streams\` that lie \`apart\` bytes by turns (2), or also the next rows of a and out (3), or the strips' own lines of one row of b every \`step\` k (4). Interleaved rows of
+ * a, a[k][m], lie in the order in which they are read, and are not asked for.
  */
 INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int64_t width, const int fetch, int64_t step, const char *ahead, int64_t lines, int64_t streams, int64_t apart, const int interleaved) {
   const int vectors = columns / ${lanes};
@@ -279,7 +280,7 @@ INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, 
       }
       if (fetch == 3 && !interleaved)
 #pragma GCC unroll ${rows}
-        for (int m = 0; m < rows; m++) __builtin_prefetch(interleaved ? a + rows * (depth + from) + m * ${lineBytes / 4} : a + (rows + m) * stride + from, 0, 3);
+        for (int m = 0; m < rows; m++) __builtin_prefetch(a + (rows + m) * stride + from, 0, 3);
 ${indented(indented(indented(walk)))}    }
 #pragma GCC unroll ${rows}
     for (int m = 0; m < rows; m++)
