@@ -128,7 +128,7 @@ describe("graphs", () => {
   });
 });
 
-/** Instructions of the loops of one function, innermost loops only: each from the target of a backward jump to the jump. */
+/** Instructions of the loops of one function, each from the target of a backward jump to the jump: of those that hold an fma the innermost only, whatever else they hold. */
 function loopsOf(disassembly: string, name: string): string[][] {
   const body = new RegExp(`<${name}[.\\w]*>:\\n([^]*?)\\n\\n`).exec(`${disassembly}\n\n`)?.[1] ?? "";
   const lines = body.split("\n").flatMap((line) => {
@@ -138,7 +138,8 @@ function loopsOf(disassembly: string, name: string): string[][] {
   const loops = lines.flatMap(({ address, text }, end) => {
     const target = parseInt(/^j\w+\s+([0-9a-f]+)/.exec(text)?.[1] ?? "", 16);
     const start = lines.findIndex((line) => line.address === target);
-    return target < address && start >= 0 ? [{ start, end }] : [];
+    const computes = start >= 0 && lines.slice(start, end).some((line) => line.text.startsWith("vfmadd"));
+    return target < address && computes ? [{ start, end }] : [];
   });
   const innermost = loops.filter((loop) => !loops.some((other) => other !== loop && other.start >= loop.start && other.end <= loop.end));
   return innermost.map(({ start, end }) => lines.slice(start, end + 1).map(({ text }) => text));
@@ -172,34 +173,45 @@ const spilled = (loop: readonly string[]): string[] =>
 
 describe("the contraction's inner loop", () => {
   for (const { target, on, missing, skipped } of wide)
-    for (const stored of ["f32", "bf16"] as const)
-      it.skipIf(missing)(`${target}, ${stored} weights: one fma per vector of the tile, nothing kept on the stack${skipped}`, () => {
-        const c = new CaseBuilder(`tile_${stored}`);
-        c.output(c.add("linear", [c.f32([sizeVar("rows", 0, 64), 64], noise(1))], {}, [c.weight(48, 64, noise(2), stored)]));
-        // Cut along the inner axis, or not.
-        const full = usualContractionSchedule(64, false, target).chunkDepth > 0 ? "piece_full" : "tile_full";
-        const name = stored === "f32" ? full : `${full}_bf16`;
-        const loops = loopsOf(disassembly(target, on, c.finish([])), name).filter((loop) => fmas(loop) > 0);
-        const { tile } = isaTable[target];
-        // One loop, or one for each part of the panel.
-        expect([1, 48 / (tile.vectors * tile.lanes)]).toContain(loops.length);
-        for (const loop of loops) {
-          const steps = fmas(loop) / (tile.rows * tile.vectors);
-          expect(Number.isInteger(steps) && steps > 0, `${fmas(loop)} fmas`).toBe(true);
-          expect(separate(loop)).toEqual([]);
-          expect(spilled(loop)).toEqual([]);
-          // Widening is two instructions for each vector of weights, none for f32.
-          for (const instruction of ["vpmovzxwd", "vpslld"])
-            expect(loop.filter((text) => text.startsWith(instruction))).toHaveLength(stored === "bf16" ? steps * tile.vectors : 0);
-        }
-      });
+    for (const [stored, width] of [
+      ["f32", 48],
+      ["f32", 768],
+      ["bf16", 48],
+      ["bf16", 768],
+    ] as const)
+      it.skipIf(missing)(
+        `${target}, ${width} columns of ${stored} weights: one fma per vector of the tile, nothing kept on the stack${skipped}`,
+        () => {
+          const c = new CaseBuilder(`tile_${stored}_${width}`);
+          c.output(c.add("linear", [c.f32([sizeVar("rows", 0, 64), 64], noise(1))], {}, [c.weight(width, 64, noise(2), stored)]));
+          // Wide ones read rows that lie interleaved; a tile of whole panels is otherwise the highest of the low ones.
+          const narrow = isaTable[target].tile.lanes * isaTable[target].tile.vectors < 48;
+          const cut = usualContractionSchedule(64, false, target).chunkDepth > 0;
+          const full = cut ? (width === 768 ? "piece_interleaved" : narrow ? "piece_full" : "piece_low") : "tile_full";
+          const name = stored === "f32" ? full : `${full}_bf16`;
+          const all = loopsOf(disassembly(target, on, c.finish([])), name);
+          const loops = all.filter((loop) => fmas(loop) === Math.max(...all.map(fmas)));
+          const { tile } = isaTable[target];
+          // One loop, or one for each part of the panel.
+          expect([1, 48 / (tile.vectors * tile.lanes)]).toContain(loops.length);
+          for (const loop of loops) {
+            const steps = fmas(loop) / (tile.rows * tile.vectors);
+            expect(Number.isInteger(steps) && steps > 0, `${fmas(loop)} fmas`).toBe(true);
+            expect(separate(loop)).toEqual([]);
+            expect(spilled(loop)).toEqual([]);
+            // Widening is two instructions for each vector of weights, none for f32.
+            for (const instruction of ["vpmovzxwd", "vpslld"])
+              expect(loop.filter((text) => text.startsWith(instruction))).toHaveLength(stored === "bf16" ? steps * tile.vectors : 0);
+          }
+        },
+      );
 
   const narrow = wide.filter(({ target }) => usualContractionSchedule(64, false, target).prefetchBytes === 0);
   for (const { target, on, missing, skipped } of narrow)
     it.skipIf(missing)(`${target}: one row over two panels, one fma per vector of both, no prefetch between${skipped}`, () => {
       const c = new CaseBuilder("pair");
       c.output(c.add("linear", [c.f32([sizeVar("rows", 0, 64), 64], noise(1))], {}, [c.weight(96, 64, noise(2))]));
-      const loops = loopsOf(disassembly(target, on, c.finish([])), "tile_pair").filter((loop) => fmas(loop) > 0);
+      const loops = loopsOf(disassembly(target, on, c.finish([])), "tile_pair");
       expect(loops).toHaveLength(1);
       const [loop] = loops as [string[]];
       expect(fmas(loop) % (96 / isaTable[target].tile.lanes)).toBe(0);
@@ -223,9 +235,8 @@ describe("the attention's inner loops", () => {
       c.output(c.add("attention", [query, ...vectors, ...prefix], { scale: 0.25, valueWidth: width }, [...cache, ...cache]));
       const code = disassembly(target, on, c.finish([]));
       const parts = 16 / isaTable[target].tile.lanes;
-      const { joint, single, values } = together[target];
+      const { joint, single, values, turn: steps } = together[target];
       const all = valueVectors(stored);
-      const steps = isaTable[target].tile.unrolled;
       // Loops of the functions for one query and for a group, by what a step computes: a full one, and where it differs the rest.
       const expected = {
         [`scores_${width}_one`]: [single, 1],
@@ -235,7 +246,7 @@ describe("the attention's inner loops", () => {
         [`weigh_${width}_group`]: [queryGroup * Math.min(values, all)],
       };
       for (const [name, counts] of Object.entries(expected)) {
-        const chains = loopsOf(code, name).filter((loop) => fmas(loop) > 0 && separate(loop).length === 0);
+        const chains = loopsOf(code, name).filter((loop) => separate(loop).length === 0);
         for (const loop of chains) expect(spilled(loop), name).toEqual([]);
         const found = [...new Set(chains.map((loop) => fmas(loop) / parts))];
         // Several steps in one turn, except where every query has keys of its own; what is left of a turn may be a loop too.

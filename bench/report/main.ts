@@ -11,8 +11,7 @@ const [results = "bench/results", docs = "docs"] = process.argv.slice(2);
 const current = readResults(results);
 /** Folders of results from other machines. */
 const elsewhere = [
-  ["avx512-intel", "On two cores of a shared Intel server with AVX-512"],
-  ["avx512", "Earlier, on a machine with AVX-512"],
+  ["avx2", "On two cores of a shared AMD server with AVX2, before whole turns of the inner axis and tiles that keep their sums in place"],
 ] as const;
 const others = elsewhere
   .map(([folder, title]) => ({ folder: join(results, folder), title }))

@@ -237,22 +237,7 @@ ${pictureList(current.curves)}${candleText(current.curves)}`,
 The kernels that take most of the time, for every workload below its aim, with ${most} threads. A kernel's limit is that of its contractions alone; waits at a barrier count for the kernel behind it.
 
 ${gaps(results, most)}`,
-    ...others.map(
-      ({ title, results: { results: theirs } }) => `## ${title}
-
-The limits are the best of that run.
-
-${table(
-  ["workload", "threads", "share of limit", "median ms", "limit ms"],
-  theirs.map(({ workload, threads, shareOfLimit, medianMs, limitMs }) => [
-    workload,
-    String(threads),
-    percent(shareOfLimit),
-    milliseconds(medianMs),
-    milliseconds(limitMs),
-  ]),
-)}`,
-    ),
+    ...others.map(({ title, results: { results: theirs } }) => `## ${title}\n\n${workloadTable(theirs, workloads, most)}`),
   ];
   return `${sections.join("\n\n")}\n`;
 }

@@ -50,19 +50,21 @@ interface Together {
   readonly values: number;
   /** How near common keys and values are brought that are asked for: 3 for the first-level cache, where the next pass over so few of them soon needs them, 2 for the second. */
   readonly near: 2 | 3;
+  /** Steps of a loop over the inner axis in one turn: narrow vectors need as many instructions beside their fmas, the fewer of them the better. */
+  readonly turn: number;
 }
 
 export const together: Record<TargetIsa, Together> = {
-  avx512: { joint: 4, single: 8, values: 4, near: 2 },
-  avx2: { joint: 1, single: 4, values: 1, near: 3 },
-  neon: { joint: 1, single: 2, values: 4, near: 2 },
-  plain: { joint: 1, single: 2, values: 4, near: 2 },
+  avx512: { joint: 4, single: 8, values: 4, near: 2, turn: 1 },
+  avx2: { joint: 1, single: 4, values: 1, near: 3, turn: 4 },
+  neon: { joint: 1, single: 2, values: 4, near: 2, turn: 1 },
+  plain: { joint: 1, single: 2, values: 4, near: 2, turn: 1 },
 };
 
-/** Before a loop over the inner axis: as many steps in one turn as the accumulator tile has, for the same reason. */
+/** Before a loop over the inner axis. */
 const unrolled = ({ isa }: AttentionShape): string => {
-  const { unrolled: steps } = isaTable[isa].tile;
-  return steps === 1 ? "" : `#pragma GCC unroll ${steps}\n`;
+  const { turn } = together[isa];
+  return turn === 1 ? "" : `#pragma GCC unroll ${turn}\n`;
 };
 
 /** Value rows that all groups weigh before the next ones, which they ask for meanwhile. */

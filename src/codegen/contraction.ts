@@ -22,7 +22,9 @@ import {
   lineBytes,
   lowDepth,
   lowRows,
+  lowTiles,
   mostStreams,
+  nextLow,
   pairRows,
   panelColumns,
   panelsOf,
@@ -32,6 +34,7 @@ import {
   tileFunctions,
   tileOf,
   tileSuffix,
+  turnOf,
 } from "./tiles.js";
 import { cType, type KernelWriter } from "./writer.js";
 
@@ -40,7 +43,8 @@ const paddedStride = (depth: number): number => depth + 16;
 
 /**
  * Rows up to which the weights may be what a cut block waits for: it goes by tiles so low that they take whole lines of the panel, in the order in which they lie
- * in memory, and fetches evenly. More rows compute for so long that tiles of part of the columns, which read x less often, are better.
+ * in memory, and fetches evenly. More rows compute for so long that tiles of part of the columns, which read x less often, are better; where x lies interleaved, as soon
+ * as it is worth rearranging.
  */
 const fewRows = 64;
 
@@ -70,6 +74,7 @@ export class ContractionEmitter {
   /** x is computed or gathered into scratch, block by block. */
   readonly #copied: boolean;
   readonly #panels: number;
+  readonly #turn: number;
   readonly #suffix: string;
   /** Scratch for the sums of a cut block, one area per contraction of a segment; the segments share them. */
   readonly #sums: string[] = [];
@@ -91,7 +96,8 @@ export class ContractionEmitter {
     if (!fitsTarget(this.schedule, isa))
       throw new Error(`a tile of ${this.schedule.tileColumns} columns does not fit the vectors of ${isa}`);
     this.#panels = kernel.segments.reduce((sum, segment) => sum + panelsOf(segment.width), 0);
-    this.#suffix = tileSuffix(tileOf(this.schedule), isa);
+    this.#turn = turnOf(kernel.depth, isa);
+    this.#suffix = tileSuffix(tileOf(this.schedule), { turn: this.#turn, interleaved: this.#interleaves }, isa);
   }
 
   get units(): Units {
@@ -99,7 +105,7 @@ export class ContractionEmitter {
   }
 
   get functions(): string[] {
-    const forms = { cut: this.#cut, strips: this.#strips, interleaved: this.#interleaves };
+    const forms = { turn: this.#turn, cut: this.#cut, strips: this.#strips, interleaved: this.#interleaves };
     const tiles = storedForms(this.kernel).flatMap((stored) => tileFunctions(this.isa, tileOf(this.schedule), this.#suffix, forms, stored));
     return this.#interleaves ? [...tiles, interleaveFunction(this.schedule.tileRows)] : tiles;
   }
@@ -108,6 +114,16 @@ export class ContractionEmitter {
   get #interleaves(): boolean {
     const columns = this.kernel.segments.reduce((sum, { width, contractions }) => sum + width * contractions.length, 0);
     return this.#cut && columns >= interleavedColumns;
+  }
+
+  /** Tall blocks go by full tiles: where these differ from the low ones. */
+  get #full(): boolean {
+    return this.#cut && (this.#interleaves || this.schedule.tileColumns < panelColumns);
+  }
+
+  /** Rows up to which a block goes by low tiles. */
+  get #lowRows(): number {
+    return this.#interleaves ? streamedRows : fewRows;
   }
 
   /** A segment's last panel is computed in part. */
@@ -170,7 +186,7 @@ export class ContractionEmitter {
           : "block = unit % blocks, panel = unit / blocks";
       writer.line(`const int64_t ${place}, first = block * tall;`);
       writer.line(`const int64_t count = ${rows} - first < tall ? ${rows} - first : tall;`);
-      if (this.#cut) writer.line(`const int64_t high = count > ${fewRows} ? count / ${tileRows} * ${tileRows} : 0;`);
+      if (this.#full) writer.line(`const int64_t high = count > ${this.#lowRows} ? count / ${tileRows} * ${tileRows} : 0;`);
       if (area || this.#tiles) this.#emitPreparation(area);
       const x = this.#operand(area);
       let start = 0;
@@ -187,7 +203,7 @@ export class ContractionEmitter {
   /** What is done once for a block of rows. */
   #emitPreparation(area: string | undefined): void {
     const { writer } = this;
-    const least = this.#copied ? "" : ` && count > ${this.#spread ? streamedRows : fewRows}`;
+    const least = this.#copied ? "" : ` && count > ${this.#spread ? streamedRows : this.#lowRows}`;
     writer.block(`if (block != *prepared${least})`, () => {
       if (this.#copied) this.#emitPrologue(area as string);
       else if (area) this.#emitCopy(area);
@@ -379,8 +395,9 @@ export class ContractionEmitter {
       writer.line(`float *${pairing === "units" ? "" : "const "}sums${index} = ${area};`);
     });
     const whole = `${Math.floor(segment.width / panelColumns)} - ${panel}`;
+    const most = this.#pairs ? `count <= ${pairRows} ? 2 : ${mostStreams}` : String(mostStreams);
     if (pairing === "units") {
-      writer.line(`const int64_t room = end - unit < ${whole} ? end - unit : ${whole}, most = count <= ${pairRows} ? 2 : ${mostStreams};`);
+      writer.line(`const int64_t room = end - unit < ${whole} ? end - unit : ${whole}, most = ${most};`);
       writer.line(`const int64_t together = count > ${streamRows} || room < 2 ? 1 : room < most ? room : most;`);
     }
     const few = pairing === "units" ? "together > 1" : `count <= ${streamRows} && ${whole} > 0`;
@@ -406,11 +423,16 @@ export class ContractionEmitter {
     });
   }
 
-  /** What few rows take up together, where the schedule has no prefetch distance of its own. */
+  /** Two panels are taken up side by side where the schedule has no prefetch distance. */
+  get #pairs(): boolean {
+    return this.schedule.prefetchBytes === 0;
+  }
+
+  /** What few rows take up together. */
   #pairing({ contractions }: ContractionSegment): Pairing | undefined {
     const [first, second] = contractions as readonly [Node, Node | undefined];
-    const { prefetchBytes, inner } = this.schedule;
-    if (!this.#cut || prefetchBytes > 0 || contractions.some(({ op }) => op !== "linear")) return undefined;
+    const { inner } = this.schedule;
+    if (!this.#cut || contractions.some(({ op }) => op !== "linear")) return undefined;
     if (!second) return inner === "panels" ? "units" : undefined;
     return contractions.length === 2 && storedAs(first) === storedAs(second) ? "weights" : undefined;
   }
@@ -434,8 +456,11 @@ export class ContractionEmitter {
     const suffix = storedSuffix(stored) + this.#suffix;
     writer.line(`const ${cType[stored]} *const panels[] = {${panels.join(", ")}};`);
     writer.line(`float *const sums[] = {${sums.join(", ")}};`);
-    writer.line(`if (count <= ${pairRows}) tile_pair${suffix}(count, ${x.pointer}, ${x.stride}, panels, ${this.#depth}, sums);`);
-    writer.line(`else tile_streams${suffix}(count, ${x.pointer}, ${x.stride}, ${streams}, panels, ${this.#depth}, sums, ${after});`);
+    if (this.#pairs)
+      writer.line(`if (count <= ${pairRows}) tile_pair${suffix}(count, ${x.pointer}, ${x.stride}, panels, ${this.#depth}, sums);`);
+    writer.line(
+      `${this.#pairs ? "else " : ""}tile_streams${suffix}(count, ${x.pointer}, ${x.stride}, ${streams}, panels, ${this.#depth}, sums, ${after});`,
+    );
   }
 
   /** The sums of a panel's first `columns`, in pieces that take as long as those of whole panels. */
@@ -468,14 +493,14 @@ export class ContractionEmitter {
   #emitPieces(segment: ContractionSegment, x: XAddress, weights: readonly string[]): void {
     const { writer } = this;
     const { tileRows, tileColumns, chunkDepth } = this.schedule;
-    const { lanes, unrolled } = isaTable[this.isa].tile;
-    const low = lowRows(tileOf(this.schedule), lanes);
-    // The fewer rows, the sooner a piece is gone through, and the more evenly weights have to come; one tile alone needs no pieces.
+    const { lanes } = isaTable[this.isa].tile;
+    const low = lowRows(tileOf(this.schedule), lanes, this.#interleaves);
+    // The fewer rows, the sooner a piece is gone through, and the more evenly weights have to come.
     const [some, few] = [lowDepth, lowDepth / 2].map((depth) => Math.min(chunkDepth, depth));
-    writer.line(
-      `const int64_t piece = count > ${streamedRows} ? ${chunkDepth} : count > 8 ? ${some} : count > ${low} ? ${few} : ${this.#depth};`,
-    );
-    writer.line(`const int64_t tiles = high > 0 ? high / ${tileRows} * ${panelColumns / tileColumns} : (count + ${low - 1}) / ${low};`);
+    writer.line(`const int64_t piece = count > ${streamedRows} ? ${chunkDepth} : count > ${streamRows} ? ${some} : ${few};`);
+    const choose = (tall: string | number, other: string | number): string =>
+      this.#full ? `high > 0 ? ${tall} : ${other}` : String(other);
+    writer.line(`const int64_t tiles = ${choose(`high / ${tileRows} * ${panelColumns / tileColumns}`, lowTiles(low, "count"))};`);
     weights.forEach((weight, index) => {
       const stored = storedAs(segment.contractions[index] as Node);
       const suffix = storedSuffix(stored) + this.#suffix;
@@ -484,11 +509,8 @@ export class ContractionEmitter {
         writer.line(`const int64_t part = ${this.#depth} - k < piece ? ${this.#depth} - k : piece;`);
         writer.line(`const ${cType[stored]} *const w = ${weight} + k * ${panelColumns};`);
         writer.line(`const int64_t size = part * ${panelColumns * dtypes[stored].bytes};`);
-        // Low tiles share the fetching so that all of them go on for as long as they compute: as many lines as `tiles` k hold, every so many k.
-        const even = `(${stored === "f32" ? "tiles" : "tiles * 2"} + ${unrolled - 1}) / ${unrolled} * ${unrolled}`;
-        writer.line(
-          `const int64_t even = ${even}, step = high > 0 ? ${highStep} : even < part ? even : part, turns = (part + step - 1) / step;`,
-        );
+        // Tiles share the fetching so that it goes on for as long as they compute: a share of the next piece each, some lines every so many k.
+        writer.line(`const int64_t step = ${choose(highStep, this.#turn)}, turns = (part + step - 1) / step;`);
         writer.line(`const int64_t pace = (size / ${lineBytes} * step + part * tiles - 1) / (part * tiles);`);
         writer.line(
           `const char *next = part < ${this.#depth} - k ? (const char *)(w + part * ${panelColumns}) : (const char *)(${following});`,
@@ -496,30 +518,31 @@ export class ContractionEmitter {
         writer.line("const char *const stop = next + size;");
         const each = (call: string): void => {
           writer.line("const int64_t lines = next < stop ? pace : 0;");
-          writer.line(`${call}, next, lines);`);
+          writer.line(`${call};`);
           writer.line(`next += turns * lines * ${lineBytes};`);
         };
         const a = `${x.pointer} + m * ${x.stride} + k, ${x.stride}`;
-        const full = this.#tiles ? `piece_interleaved${suffix}(${this.#tiles} + k * high + m * part, 0` : `piece_full${suffix}(${a}`;
-        writer.block(`for (int64_t column = 0; column < ${panelColumns}; column += ${tileColumns})`, () => {
-          writer.block(`for (int64_t m = 0; m < high; m += ${tileRows})`, () => {
-            if (index === weights.length - 1) this.#fetchTargets(segment, tileRows, "column0 + column", tileColumns);
-            each(`${full}, w + column, part, sums${index} + m * ${panelColumns} + column, k > 0`);
+        const last = index === weights.length - 1;
+        if (this.#full) {
+          const tile = this.#tiles ? `piece_interleaved${suffix}(${this.#tiles} + k * high + m * part, 0` : `piece_full${suffix}(${a}`;
+          writer.block(`for (int64_t column = 0; column < ${panelColumns}; column += ${tileColumns})`, () => {
+            writer.block(`for (int64_t m = 0; m < high; m += ${tileRows})`, () => {
+              if (last) this.#fetchTargets(segment, String(tileRows), "column0 + column", tileColumns);
+              each(`${tile}, w + column, part, sums${index} + m * ${panelColumns} + column, k > 0, next, lines)`);
+            });
           });
-        });
-        writer.block(`for (int64_t m = high; m < count; m += ${low})`, () => {
-          writer.line(`const int64_t height = count - m < ${low} ? count - m : ${low};`);
-          // One tile sees each line of the weights once and fetches as it goes.
-          writer.line(`if (count <= ${low}) { tile_low${suffix}(height, ${a}, w, part, sums${index}, k > 0); break; }`);
-          if (index === weights.length - 1) this.#fetchTargets(segment, low, "column0", panelColumns);
-          each(`piece_low${suffix}(height, step, ${a}, w, part, sums${index} + m * ${panelColumns}, k > 0`);
+        }
+        writer.block(`for (int64_t m = ${this.#full ? "high" : 0}, height; m < count; m += height)`, () => {
+          writer.line(`height = ${nextLow(low, "count - m")};`);
+          if (last) this.#fetchTargets(segment, "height", "column0", panelColumns);
+          each(`piece_low${suffix}(height, ${a}, w, part, sums${index} + m * ${panelColumns}, k > 0, next, lines, 1, 0)`);
         });
       });
     });
   }
 
   /** The lines that the epilogue will write are asked for while the last piece is computed: rows lie too far apart for the processor to see it coming. */
-  #fetchTargets({ stores, width }: ContractionSegment, rows: number, from: string, columns: number): void {
+  #fetchTargets({ stores, width }: ContractionSegment, rows: string, from: string, columns: number): void {
     const { writer } = this;
     for (const node of stores) {
       const line = lineBytes / dtypes[node.dtype].bytes;

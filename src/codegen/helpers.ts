@@ -17,9 +17,9 @@ interface IsaRecord {
     readonly rows: number;
     readonly vectors: number;
     readonly lanes: Lanes;
-    /** Where the tile fills nearly all registers: constraint letter of one, for values that must be loaded once and stay in it. */
-    readonly held?: string;
-    /** Steps of the inner axis in one turn of the loop: narrow vectors need as many instructions beside their fmas, the fewer of them the better. */
+    /** Constraint letter of a vector register where instructions can be given by name: the tile fills nearly all of them, and its sums and weights must stay where they are. */
+    readonly register?: string;
+    /** Steps of the inner axis in one turn of the loop: the fewer instructions beside the fmas, the better. */
     readonly unrolled: number;
   };
 }
@@ -32,7 +32,7 @@ export const isaTable: Record<TargetIsa, IsaRecord> = {
   avx512: {
     fma: viaClang("  return (f32x16)__builtin_ia32_vfmaddps512_mask(a, b, c, (unsigned short)-1, 4);"),
     comparesHalves: false,
-    tile: { rows: 8, vectors: 3, lanes: 16, unrolled: 1 },
+    tile: { rows: 8, vectors: 3, lanes: 16, register: "v", unrolled: 4 },
   },
   avx2: {
     fma: viaClang(`  f32x8 x[2], y[2], z[2];
@@ -42,7 +42,7 @@ export const isaTable: Record<TargetIsa, IsaRecord> = {
   memcpy(&c, z, 64);
   return c;`),
     comparesHalves: true,
-    tile: { rows: 6, vectors: 2, lanes: 8, held: "x", unrolled: 4 },
+    tile: { rows: 6, vectors: 2, lanes: 8, register: "x", unrolled: 4 },
   },
   neon: {
     fma: viaClang(`  float32x4_t x[4], y[4], z[4];
@@ -96,13 +96,13 @@ const narrow = (lanes: 4 | 8): Helper[] => {
   return [...comparisons(lanes), ...functions, helper(fma), ...mathematicalFunctions(lanes)];
 };
 
-/** A value that the compiler may not load a second time. */
-function held({ lanes, held: letter }: IsaRecord["tile"]): Helper[] {
-  if (letter === undefined) return [];
-  const type = `f32x${lanes}`;
+/** What keeps a tile's values in their registers. */
+function kept({ lanes, register }: IsaRecord["tile"]): Helper[] {
+  if (register === undefined) return [];
+  const [type, form] = [`f32x${lanes}`, formOf("f32", lanes)];
   return [
     helper(
-      `/* v stays in its register: it is not loaded again. */\nINLINE ${type} held_${type}(${type} v) { __asm__("" : "+${letter}"(v)); return v; }`,
+      `/* The same as fma_${form}, into the register of the sum: compilers take that of a factor as well, and then move sums about. */\nINLINE ${type} gained_${form}(${type} a, ${type} b, ${type} sum) { __asm__("vfmadd231ps %2, %1, %0" : "+${register}"(sum) : "${register}"(a), "${register}"(b)); return sum; }`,
     ),
   ];
 }
@@ -122,7 +122,7 @@ export function helpersOf(isa: TargetIsa): readonly Helper[] {
       fma,
       ...mathematicalFunctions(16),
       ...(tile.lanes === 16 ? [] : narrow(tile.lanes)),
-      ...held(tile),
+      ...kept(tile),
       widening(isa),
     ];
     cached.set(isa, list);

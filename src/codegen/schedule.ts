@@ -8,12 +8,16 @@ const blockRows = 256;
 const prologueBytes = 1 << 20;
 /** Depth from which a contraction is cut along k, so that a block's part of x stays in the second-level cache while all panels pass. */
 const deep = 1536;
-/** Depth of the pieces of a panel that stay in the first-level cache beside the rows that pass; only narrow vectors need it, as they read a piece more often. */
-const firstLevelDepth: Partial<Record<TargetIsa, number>> = { avx2: 96 };
+/**
+ * Depth of the pieces of a panel that stay in the first-level cache beside the rows that pass. All tiles then share the fetching of what comes next: left to the first
+ * tile of a panel, it is what the others wait for (measured on AVX-512: 64 rows with weights from memory take 0.8 of the time, 16 rows 0.7).
+ */
+const firstLevelDepth: Partial<Record<TargetIsa, number>> = { avx512: 96, avx2: 96 };
 
 /**
- * How far ahead few rows ask for weights. None where vectors are narrow, which was measured on Zen 3: any prefetch instruction slows down what the processor fetches by
- * itself, by a tenth with two threads and by a third with one.
+ * How far ahead a panel's first tile asks for weights. In pieces it is 0 that counts, and only for the least rows: two panels are then taken up side by side and
+ * nothing is asked for. So where vectors are narrow, which was measured on Zen 3: any prefetch instruction slows down what the processor fetches by itself, by a tenth
+ * with two threads and by a third with one. On AVX-512 panels taken up together, some lines of each asked for by turns, are never slower.
  */
 const aheadBytes: Record<TargetIsa, number> = { avx512: 8192, avx2: 0, neon: 8192, plain: 8192 };
 

@@ -32,10 +32,16 @@ export const tileOf = ({ tileRows, tileColumns, prefetchBytes }: ContractionSche
 });
 
 /** Ending of the functions' names, so that the kernels of a file may have different tiles. */
-export function tileSuffix({ rows, columns, prefetchBytes }: Tile, isa: TargetIsa): string {
+export function tileSuffix(tile: Tile, { turn, interleaved }: Pick<TileForms, "turn" | "interleaved">, isa: TargetIsa): string {
   const usual = tileOf(usualContractionSchedule(1, false, isa));
-  const size = rows === usual.rows && columns === usual.columns ? "" : `_${rows}x${columns}`;
-  return size + (prefetchBytes === usual.prefetchBytes ? "" : `_ahead${prefetchBytes}`);
+  const { lanes, unrolled } = isaTable[isa].tile;
+  const low = lowRows(tile, lanes, interleaved);
+  return [
+    tile.rows === usual.rows && tile.columns === usual.columns ? "" : `_${tile.rows}x${tile.columns}`,
+    low === lowRows(tile, lanes, false) ? "" : `_low${low}`,
+    tile.prefetchBytes === usual.prefetchBytes ? "" : `_ahead${tile.prefetchBytes}`,
+    turn === unrolled ? "" : `_by${turn}`,
+  ].join("");
 }
 
 export const lineBytes = 64;
@@ -53,7 +59,7 @@ export const columnsOf = (rows: number, tile: Tile, lanes: number): number =>
       columns % lanes === 0 && (columns === tile.columns || (columns > tile.columns && rows * columns <= tile.rows * tile.columns)),
   ) as number;
 
-/** Rows up to which two panels are taken up side by side where nothing is fetched ahead. */
+/** Rows up to which two panels are taken up side by side where the schedule has no prefetch distance. */
 export const pairRows = 3;
 
 /** Rows up to which several panels are taken up together, piece by piece: where lines must be asked for, several streams by turns come faster than one. */
@@ -71,19 +77,24 @@ const pairDepth = 32;
 /** C text two columns further in; directives stay where they are. */
 const indented = (text: string): string => text.replace(/^(?=[^#\n])/gm, "  ");
 
-/** Highest tile that takes all columns of the panel at once. */
-export const lowRows = (tile: Tile, lanes: number): number =>
-  Array.from({ length: tile.rows }, (_, index) => tile.rows - index).find((rows) => columnsOf(rows, tile, lanes) === panelColumns) ?? 1;
+/** Highest tile that takes all columns of the panel at once; half of a full tile that does, where that one has rows of its own, because compilers take long over high tiles. */
+export const lowRows = (tile: Tile, lanes: number, interleaved: boolean): number =>
+  interleaved && tile.columns === panelColumns
+    ? Math.ceil(tile.rows / 2)
+    : (Array.from({ length: tile.rows }, (_, index) => tile.rows - index).find((rows) => columnsOf(rows, tile, lanes) === panelColumns) ??
+      1);
 
 /** Most rows whose accumulators for a strip fit where the full tile's do. */
 export const stripRows = (tile: Tile): number => Math.max(1, Math.min(tile.rows, Math.floor((tile.rows * tile.columns) / stripColumns)));
 
 /** C text of one k of a tile: `load` and `fetch` of vector v of the weights. */
 function oneStep(isa: TargetIsa, tile: Tile, load: string, fetch: string): string {
-  const { lanes, held } = isaTable[isa].tile;
+  const { lanes, register } = isaTable[isa].tile;
   const vectors = columnsOf(1, tile, lanes) / lanes;
+  const narrow = register !== undefined && lanes < 16;
   const type = `f32x${lanes}`;
   const form = formOf("f32", lanes);
+  const gain = (x: string, w: string): string => `sum[m][v] = ${register ? "gained" : "fma"}_${form}(${x}, ${w}, sum[m][v]);`;
   const factor = `a[interleaved ? k * rows + m : m * stride + k]`;
   const [forRows, forVectors] = [
     `#pragma GCC unroll ${tile.rows}\nfor (int m = 0; m < rows; m++)`,
@@ -91,27 +102,35 @@ function oneStep(isa: TargetIsa, tile: Tile, load: string, fetch: string): strin
   ];
   const rowsOutside = `${type} w[${vectors}];
 ${forVectors} {
-  w[v] = ${held ? `held_${form}(${load})` : load};
+  w[v] = ${load};
 ${fetch}}
 ${forRows} {
   const ${type} x = splat_${form}(${factor});
-${indented(forVectors)} sum[m][v] = fma_${form}(x, w[v], sum[m][v]);
+${indented(forVectors)} ${gain("x", "w[v]")}
 }`;
-  if (!held) return rowsOutside;
+  if (!narrow) return rowsOutside;
   return `if (rows >= vectors) {
 ${indented(rowsOutside)}
 } else {
   ${type} x[${tile.rows}];
 ${indented(forRows)} x[m] = splat_${form}(${factor});
 ${indented(forVectors)} {
-    const ${type} w = held_${form}(${load});
-${indented(fetch)}${indented(indented(forRows))} sum[m][v] = fma_${form}(x[m], w, sum[m][v]);
+    const ${type} w = ${load};
+${indented(fetch)}${indented(indented(forRows))} ${gain("x[m]", "w")}
   }
 }`;
 }
 
+/** Steps of the inner axis that are written out one after the other; one where it has a rest. */
+export const turnOf = (depth: number, isa: TargetIsa): number => {
+  const { unrolled } = isaTable[isa].tile;
+  return depth % unrolled === 0 ? unrolled : 1;
+};
+
 /** Which forms of the tile a kernel calls. */
 export interface TileForms {
+  /** Of `turnOf`. */
+  readonly turn: number;
   /** The inner axis is taken up in pieces. */
   readonly cut: boolean;
   /** Full tiles read rows that lie interleaved. */
@@ -123,8 +142,21 @@ export interface TileForms {
 const head = `static __attribute__((noinline, unused)) void`;
 
 /** C text that takes the height as a constant. */
-const byHeight = (rows: string, most: number, text: (height: number) => string): string =>
-  `switch (${rows}) {\n${Array.from({ length: most }, (_, index) => `  case ${index + 1}: ${text(index + 1)} break;\n`).join("")}}`;
+const byHeight = (heights: readonly number[], text: (height: number) => string): string =>
+  `switch (rows) {\n${heights.map((height) => `  case ${height}: ${text(height)} break;\n`).join("")}}`;
+
+const upTo = (most: number): number[] => Array.from({ length: most }, (_, index) => index + 1);
+
+/** Heights of low tiles, powers of two below the highest: every further one would be code that hardly runs and that takes time to compile. */
+const lowHeights = (most: number): number[] => [1, 2, 4, 8].filter((height) => height < most).concat(most);
+
+/** C text of the height of the low tile that comes next, with `left` rows to go. */
+export const nextLow = (most: number, left: string): string =>
+  lowHeights(most).reduce((rest, height) => (height === 1 ? "1" : `${left} >= ${height} ? ${height} : ${rest}`), "1");
+
+/** C text of how many low tiles `rows` rows take. */
+export const lowTiles = (most: number, rows: string): string =>
+  most === 1 ? rows : `(${rows} / ${most} + __builtin_popcountll((uint64_t)(${rows} % ${most})))`;
 
 /** A block's rows as full tiles read them, so that what they read at one time lies side by side and not in a page each: C text of a function for tiles of `rows`. */
 export const interleaveFunction = (rows: number): string => `/* Pieces of k outside, then tiles, then k, then the tile's rows. */
@@ -140,8 +172,8 @@ ${head} interleave_${rows}(const float *x, int64_t stride, int64_t rows, int64_t
 `;
 
 /** Few rows over two panels: C text of a function beside the tile's own. */
-function pairFunction(tile: Tile, lanes: Lanes, suffix: string, stored: Stored): string {
-  const [vectors, low] = [panelColumns / lanes, lowRows(tile, lanes)];
+function pairFunction(low: number, lanes: Lanes, suffix: string, stored: Stored): string {
+  const vectors = panelColumns / lanes;
   const [type, form] = [`f32x${lanes}`, formOf("f32", lanes)];
   const load = `${stored === "f32" ? "load" : "widen"}_${form}(panels[p] + k * ${panelColumns} + ${lanes} * v)`;
   const each = (deeper: string): string => `#pragma GCC unroll 2
@@ -163,36 +195,30 @@ ${each("    ")} sum[p][v] = from > 0 ? load_${form}(sums[p] + ${lanes} * v) : sp
 ${each("      ")} sum[p][v] = fma_${form}(x, ${load}, sum[p][v]);
     }
 ${each("    ")} store_${form}(sums[p] + ${lanes} * v, sum[p][v]);
-    for (int64_t m = 1; m < rows; m += ${low})
-      for (int p = 0; p < 2; p++) tile_low${suffix}(rows - m < ${low} ? rows - m : ${low}, a + m * stride + from, stride, panels[p] + from * ${panelColumns}, to - from, sums[p] + m * ${panelColumns}, from > 0);
+    for (int64_t m = 1, height; m < rows; m += height) {
+      height = ${nextLow(low, "rows - m")};
+      for (int p = 0; p < 2; p++) piece_low${suffix}(height, a + m * stride + from, stride, panels[p] + from * ${panelColumns}, to - from, sums[p] + m * ${panelColumns}, from > 0, 0, 0, 1, 0);
+    }
   }
 }
 `;
 }
 
 /** Up to `streamRows` rows over several panels: C text of a function beside the tile's own. */
-function streamsFunction(tile: Tile, isa: TargetIsa, suffix: string, stored: Stored): string {
-  const { lanes, unrolled } = isaTable[isa].tile;
-  const low = lowRows(tile, lanes);
+function streamsFunction(low: number, turn: number, suffix: string, stored: Stored): string {
   const { bytes } = dtypes[stored];
-  const operands = `a + m * stride + k, stride, panels[p] + k * ${panelColumns}, part, sums[p] + m * ${panelColumns}, k > 0`;
-  const tiled = byHeight(
-    `rows - m < ${low} ? rows - m : ${low}`,
-    low,
-    (height) => `accumulate${suffix}(${operands}, ${height}, ${panelColumns}, ${panelColumns}, 2, step, next, some, streams, apart, 0);`,
-  );
   return `/* More rows over several panels, piece by piece; what comes next, in the end the panel \`after\`, is asked for all the while, some lines of each panel by turns. */
 ${head} tile_streams${suffix}(int64_t rows, const float *a, int64_t stride, int64_t streams, const ${cType[stored]} *const *panels, int64_t depth, float *const *sums, const ${cType[stored]} *after) {
-  const int64_t tiles = (rows + ${low - 1}) / ${low}, even = (tiles + ${unrolled - 1}) / ${unrolled} * ${unrolled}, apart = (const char *)panels[1] - (const char *)panels[0];
+  const int64_t tiles = ${lowTiles(low, "rows")}, lines = (${((panelColumns * bytes) / lineBytes) * turn} + tiles - 1) / tiles, apart = (const char *)panels[1] - (const char *)panels[0];
   for (int64_t k = 0; k < depth; k += ${streamDepth}) {
-    const int64_t part = depth - k < ${streamDepth} ? depth - k : ${streamDepth}, step = even < part ? even : part, turns = (part + step - 1) / step;
-    const int64_t lines = (${(panelColumns * bytes) / lineBytes} * step + tiles - 1) / tiles;
+    const int64_t part = depth - k < ${streamDepth} ? depth - k : ${streamDepth};
     const char *next = (const char *)(k + part < depth ? panels[0] + (k + part) * ${panelColumns} : after), *const stop = next + part * ${panelColumns * bytes};
     for (int64_t p = 0; p < streams; p++)
-      for (int64_t m = 0; m < rows; m += ${low}) {
+      for (int64_t m = 0, height; m < rows; m += height) {
         const int64_t some = next < stop ? lines : 0;
-${indented(indented(indented(indented(tiled))))}
-        next += (turns + streams - 1) / streams * some * ${lineBytes};
+        height = ${nextLow(low, "rows - m")};
+        piece_low${suffix}(height, a + m * stride + k, stride, panels[p] + k * ${panelColumns}, part, sums[p] + m * ${panelColumns}, k > 0, next, some, streams, apart);
+        next += (part / ${turn} + streams - 1) / streams * some * ${lineBytes};
       }
   }
 }
@@ -200,29 +226,32 @@ ${indented(indented(indented(indented(tiled))))}
 }
 
 /** The accumulator tile: up to `rows` x `columns` outputs in registers, one fma chain each. Weights stored as bf16 are widened, which is exact, as they are loaded. */
-export function tileFunctions(isa: TargetIsa, tile: Tile, size: string, { cut, strips, interleaved }: TileForms, stored: Stored): string[] {
+export function tileFunctions(
+  isa: TargetIsa,
+  tile: Tile,
+  size: string,
+  { turn, cut, strips, interleaved }: TileForms,
+  stored: Stored,
+): string[] {
   const { rows, prefetchBytes } = tile;
-  const { lanes, unrolled } = isaTable[isa].tile;
+  const { lanes } = isaTable[isa].tile;
   const vectors = columnsOf(1, tile, lanes) / lanes;
+  const most = lowRows(tile, lanes, interleaved);
   const type = `f32x${lanes}`;
   const form = formOf("f32", lanes);
   const suffix = storedSuffix(stored) + size;
   const call = (height: number, fetch: string): string =>
     `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${columnsOf(height, tile, lanes)}, ${panelColumns}, ${fetch}, 1, 0, 0);`;
-  const inFunction = (most: number, text: (height: number) => string): string => indented(byHeight("rows", most, text));
-  const low = (fetch: string): string => inFunction(lowRows(tile, lanes), (height) => call(height, fetch));
+  const inFunction = (heights: readonly number[], text: (height: number) => string): string => indented(byHeight(heights, text));
   const operands = `const float *a, int64_t stride, const ${cType[stored]} *b, int64_t depth, float *out, int carry`;
   const uncut = `${head} tile${suffix}(int64_t rows, ${operands}) {
-${inFunction(rows, (height) => call(height, "1, depth, 0, 0"))}
+${inFunction(upTo(rows), (height) => call(height, "1, depth, 0, 0"))}
 }
 ${head} tile_full${suffix}(${operands}) { ${call(rows, "0, depth, 0, 0")} }
 `;
-  const pieces = `/* Low tiles of all the panel's columns, one of them alone in its block and running ahead by itself. */
-${head} tile_low${suffix}(int64_t rows, ${operands}) {
-${low("1, depth, 0, 0")}
-}
-${head} piece_low${suffix}(int64_t rows, int64_t step, ${operands}, const char *ahead, int64_t lines) {
-${low("2, step, ahead, lines")}
+  const low = `/* Low tiles of all the panel's columns. */
+${head} piece_low${suffix}(int64_t rows, ${operands}, const char *ahead, int64_t lines, int64_t streams, int64_t apart) {
+${inFunction(lowHeights(most), (height) => `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${panelColumns}, ${panelColumns}, 2, ${turn}, ahead, lines, streams, apart, 0);`)}
 }
 `;
   const fullColumns = columnsOf(rows, tile, lanes);
@@ -231,7 +260,7 @@ ${head} ${interleaved ? "piece_interleaved" : "piece_full"}${suffix}(${operands}
 `;
   const ofStrips = (fetch: string): string =>
     inFunction(
-      stripRows(tile),
+      upTo(stripRows(tile)),
       (height) => `accumulate${suffix}(a, stride, b, depth, out, carry, ${height}, ${stripColumns}, width, ${fetch}, 1, 0, 0);`,
     );
   const parts = `/* The first columns of a panel that is not full. */
@@ -243,18 +272,23 @@ ${
   const each =
     prefetchBytes > 0 ? `  if (fetch == 1) __builtin_prefetch((const char *)(line + ${lanes} * v) + ${prefetchBytes}, 0, 3);\n` : "";
   const load = `${stored === "f32" ? "load" : "widen"}_${form}(line + ${lanes} * v)`;
-  const steps = (fetch: string): string => `for (int64_t k = from; k < to; k++) {
-  const ${cType[stored]} *const line = b + k * ${panelColumns} + column;
-${indented(oneStep(isa, tile, load, fetch))}
-}
+  const step = (deeper: string, fetch: string): string => `${deeper}const ${cType[stored]} *const line = b + k * ${panelColumns} + column;
+${oneStep(isa, tile, load, fetch).replace(/^(?=[^#\n])/gm, deeper)}
 `;
-  // Where fetching has to go along with every step, turns of several steps would fetch in bursts.
-  const turns = unrolled === 1 ? steps("") : `#pragma GCC unroll ${unrolled}\n${steps("")}`;
-  const walk = each === "" ? turns : `if (fetch == 1)\n${indented(steps(each))}else\n${indented(turns)}`;
+  const single = (fetch: string): string => `for (int64_t k = from; k < to; k++) {\n${step("  ", fetch)}}\n`;
+  const turns = `for (int64_t first = from; first < to; first += ${turn})
+#pragma GCC unroll ${turn}
+  for (int64_t k = first; k < first + ${turn}; k++) {
+${step("    ", "")}  }
+`;
+  // Compilers take long over whole turns, so only the highest tiles go by them; strips fetch every so many k, which need not be whole turns.
+  const whole = `fetch != 1 && fetch != 4 && (rows == ${rows} || rows == ${most})`;
+  const walk = turn === 1 ? single(each) : `if (${whole})\n${indented(turns)}else\n${indented(single(each))}`;
   const accumulate = `/*
  * out[m][0 .. width - 1] = sum over k of a[m][k] * b[k][0 .. width - 1], or with carry that chain continued from out; \`columns\` of them at a time. Fetching runs
- * ahead across panel ends (1), takes lines of what comes next every \`step\` k, of \`streams\` that lie \`apart\` bytes by turns (2), or also the next rows of a and out (3), or the strips' own lines of one row of b every \`step\` k (4). Interleaved rows of
- * a, a[k][m], lie in the order in which they are read, and are not asked for.
+ * ahead across panel ends (1), takes lines of what comes next every \`step\` k, of \`streams\` that lie \`apart\` bytes by turns and \`step\` a whole turn (2), or also the next
+ * rows of a and out (3), or the strips' own lines of one row of b every \`step\` k (4). Interleaved rows of a, a[k][m], lie in the order in which they are read, and are
+ * not asked for.
  */
 INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, const int64_t width, const int fetch, int64_t step, const char *ahead, int64_t lines, int64_t streams, int64_t apart, const int interleaved) {
   const int vectors = columns / ${lanes};
@@ -269,7 +303,7 @@ INLINE void accumulate${suffix}(${operands}, const int rows, const int columns, 
       for (int m = 0; m < rows; m++) __builtin_prefetch(out + (rows + m) * ${panelColumns}, 0, 3);
     int64_t stream = 0;
     for (int64_t from = 0; from < depth; from += step) {
-      const int64_t to = from + step < depth ? from + step : depth;
+      const int64_t to = fetch == 2 || from + step < depth ? from + step : depth;
       if (fetch == 4) {
         __builtin_prefetch(ahead, 0, 3);
         __builtin_prefetch(ahead + (width - ${stripColumns}) * ${dtypes[stored].bytes}, 0, 3);
@@ -291,8 +325,10 @@ ${indented(indented(indented(walk)))}    }
 `;
   return [
     accumulate,
-    ...(cut ? [pieces, full] : [uncut]),
-    ...(cut && prefetchBytes === 0 ? [pairFunction(tile, lanes, suffix, stored), streamsFunction(tile, isa, suffix, stored)] : []),
+    ...(cut ? [low] : [uncut]),
+    ...(cut && (interleaved || tile.columns < panelColumns) ? [full] : []),
+    ...(cut && prefetchBytes === 0 ? [pairFunction(most, lanes, suffix, stored)] : []),
+    ...(cut ? [streamsFunction(most, turn, suffix, stored)] : []),
     ...(strips ? [parts] : []),
   ];
 }

@@ -3,8 +3,7 @@
  * really done is proposed. Must not know how candidates are measured.
  */
 import { usualContractionSchedule } from "../../codegen/schedule.js";
-import { isaTable } from "../../codegen/helpers.js";
-import { lowRows, panelsOf, tileOf } from "../../codegen/tiles.js";
+import { pairRows, panelsOf } from "../../codegen/tiles.js";
 import { evaluateDim, productOf, type SizeBindings } from "../../ir/dim.js";
 import type { ContractionKernel, Kernel, RowKernel } from "../../ir/kernel.js";
 import type { ContractionSchedule, KernelSchedule, RowSchedule } from "../../ir/schedule.js";
@@ -36,11 +35,12 @@ const scratchBytes = 4 << 20;
 type Changes = Partial<ContractionSchedule>;
 
 /** Changed decisions for rows that are all in one block: where weights stream from, and how. */
-function streamingChanges(usual: ContractionSchedule, rows: number, target: Device["target"]): Changes[] {
-  // Tiles of a cut block share the fetching of the next piece; only one that is alone runs ahead.
-  const alone = usual.chunkDepth === 0 || usual.panelsTogether > 1 || rows <= lowRows(tileOf(usual), isaTable[target].tile.lanes);
-  if (rows > fewRows || !alone) return [];
-  return [0, 2048, 8192, 16384].filter((bytes) => bytes !== usual.prefetchBytes).map((prefetchBytes) => ({ prefetchBytes }));
+function streamingChanges(usual: ContractionSchedule, rows: number): Changes[] {
+  const cut = usual.chunkDepth > 0 && usual.panelsTogether === 1;
+  // Tiles of a cut block share the fetching of what comes next; a distance is only what the least rows go by, or not.
+  if (rows > (cut ? pairRows : fewRows)) return [];
+  const distances = cut ? [usual.prefetchBytes === 0 ? 8192 : 0] : [0, 2048, 8192, 16384];
+  return distances.filter((bytes) => bytes !== usual.prefetchBytes).map((prefetchBytes) => ({ prefetchBytes }));
 }
 
 /** Tiles that do other work than the usual one on this many rows. */
@@ -101,7 +101,7 @@ function contractionCandidates(
   if (rows === 0) return [];
   const apart: Changes[] = hasPrologue(kernel) ? [{ ...usualContractionSchedule(kernel.depth, false, target), prologue: "separate" }] : [];
   return [
-    ...streamingChanges(usual, rows, target),
+    ...streamingChanges(usual, rows),
     ...tileChanges(usual, rows, target),
     ...apart,
     ...depthChanges(usual, rows, kernel.depth),
