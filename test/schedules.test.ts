@@ -15,8 +15,8 @@ const seed = Number(process.env["TEMPOGRAPH_FUZZ_SEED"] ?? 1);
 const rows = sizeVar("rows", 0, 1024);
 /** Around the edges of pairs, tiles and blocks. */
 const counts = [0, 1, 2, 3, 4, 7, 8, 9, 63, 64, 65, 255, 256, 257];
-/** Around those of blocks that are interleaved. */
-const wideCounts = [64, 65, 66, 257];
+/** Around those of blocks that are interleaved, and of tiles below them. */
+const wideCounts = [3, 7, 8, 16, 17, 31, 64, 65, 66, 257];
 
 function contraction(name: string, build: (c: CaseBuilder) => void, at = counts): GraphCase {
   const c = new CaseBuilder(name);

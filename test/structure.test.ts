@@ -190,7 +190,8 @@ describe("the contraction's inner loop", () => {
           const full = cut ? (width === 768 ? "piece_interleaved" : narrow ? "piece_full" : "piece_low") : "tile_full";
           const name = stored === "f32" ? full : `${full}_bf16`;
           const all = loopsOf(disassembly(target, on, c.finish([])), name);
-          const loops = all.filter((loop) => fmas(loop) === Math.max(...all.map(fmas)));
+          // Of the low tiles, which are one function, the highest.
+          const loops = full === "piece_low" ? all.filter((loop) => fmas(loop) === Math.max(...all.map(fmas))) : all;
           const { tile } = isaTable[target];
           // One loop, or one for each part of the panel.
           expect([1, 48 / (tile.vectors * tile.lanes)]).toContain(loops.length);

@@ -122,7 +122,7 @@ export class ContractionEmitter {
   }
 
   /** Rows up to which a block goes by low tiles. */
-  get #lowRows(): number {
+  get #fewRows(): number {
     return this.#interleaves ? streamedRows : fewRows;
   }
 
@@ -186,7 +186,7 @@ export class ContractionEmitter {
           : "block = unit % blocks, panel = unit / blocks";
       writer.line(`const int64_t ${place}, first = block * tall;`);
       writer.line(`const int64_t count = ${rows} - first < tall ? ${rows} - first : tall;`);
-      if (this.#full) writer.line(`const int64_t high = count > ${this.#lowRows} ? count / ${tileRows} * ${tileRows} : 0;`);
+      if (this.#full) writer.line(`const int64_t high = count > ${this.#fewRows} ? count / ${tileRows} * ${tileRows} : 0;`);
       if (area || this.#tiles) this.#emitPreparation(area);
       const x = this.#operand(area);
       let start = 0;
@@ -203,7 +203,7 @@ export class ContractionEmitter {
   /** What is done once for a block of rows. */
   #emitPreparation(area: string | undefined): void {
     const { writer } = this;
-    const least = this.#copied ? "" : ` && count > ${this.#spread ? streamedRows : this.#lowRows}`;
+    const least = this.#copied ? "" : ` && count > ${this.#spread ? streamedRows : this.#fewRows}`;
     writer.block(`if (block != *prepared${least})`, () => {
       if (this.#copied) this.#emitPrologue(area as string);
       else if (area) this.#emitCopy(area);

@@ -16,7 +16,10 @@ export interface ContractionSchedule {
   /** Rows and columns of the accumulator tile; the columns divide a panel. */
   readonly tileRows: number;
   readonly tileColumns: number;
-  /** Bytes of weights fetched ahead of their use while the first tile of a panel is computed; 0 = none. */
+  /**
+   * Bytes of weights fetched ahead of their use while the first tile of a panel is computed; 0 = none. In pieces only whether it is 0 counts: up to three rows then take
+   * two panels side by side and fetch nothing.
+   */
   readonly prefetchBytes: number;
   /** Depth of the pieces in which a block takes up the inner axis, its sums stored between them; 0 = in one piece. */
   readonly chunkDepth: number;
